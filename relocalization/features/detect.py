@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Key points of a score map: local maxima, moved to sub-pixel positions by a soft argmax.
+
+The detector of ALIKE and ALIKED (Zhao et al. 2022, section III-C): the soft argmax over a small window,
+with the temperature used in training, gives the position.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relocalization.features.sampling import bilinear_taps
+
+
+def detect(
+    scores: Tensor, *, radius: int, threshold: float, border: int, top_k: int, temperature: float = 0.1
+) -> tuple[Tensor, Tensor]:
+    """Local maxima of a score map.
+
+    Args:
+        scores: (H, W) float32.
+        radius: a key point has the highest score within this many pixels; also half the soft-argmax window.
+        threshold: weakest score that counts.
+        border: key points closer than this many pixels to the border are dropped.
+        top_k: at most so many are kept, the strongest.
+        temperature: of the soft argmax.
+
+    Returns:
+        (N, 2) float64 pixels (x, y) and (N,) float32 scores, strongest first; equal scores in reading order.
+    """
+    height, width = scores.shape
+    window = 2 * radius + 1
+    # a square window's maximum is the maximum over rows of the maxima over columns
+    peak = F.max_pool2d(scores[None, None], (1, window), stride=1, padding=(0, radius))
+    peak = F.max_pool2d(peak, (window, 1), stride=1, padding=(radius, 0))[0, 0]
+    candidate = (scores == peak) & (scores > threshold)
+    margin = max(border, radius)
+    inside = torch.zeros_like(candidate)
+    inside[margin : height - margin, margin : width - margin] = True
+    yx = (candidate & inside).nonzero()
+    if len(yx) == 0:
+        return torch.zeros(0, 2, dtype=torch.float64, device=scores.device), scores.new_zeros(0)
+
+    steps = torch.arange(-radius, radius + 1, device=scores.device)
+    dy, dx = (grid.reshape(-1) for grid in torch.meshgrid(steps, steps, indexing="ij"))
+    patch = scores[yx[:, :1] + dy, yx[:, 1:] + dx].double()
+    weight = torch.exp((patch - patch.amax(1, keepdim=True)) / temperature)
+    weight /= weight.sum(1, keepdim=True)
+    uv = yx.flip(1).double() + weight @ torch.stack([dx, dy], dim=1).double()
+
+    index, tap = bilinear_taps(uv, height, width)
+    value = (scores.reshape(-1)[index] * tap).sum(1)
+    keep = (uv >= border).all(1) & (uv[:, 0] <= width - 1 - border) & (uv[:, 1] <= height - 1 - border)
+    uv, value = uv[keep], value[keep]
+    order = torch.sort(value, descending=True, stable=True).indices[:top_k]
+    return uv[order], value[order]
