@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from relocalization.published import METHODS, PUBLISHED_GAP, TRUTHS, Check, check_evaluator, truth_gaps
+from relocalization.published import METHODS, REFERENCE_GAP, TRUTHS, Check, check_evaluator, truth_gaps
 from vision3d.errors import DataError
 
 
@@ -39,7 +39,7 @@ def gap_table(folder: Path) -> list[str]:
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for g in truth_gaps(folder):
-        p = PUBLISHED_GAP[g.scene]
+        p = REFERENCE_GAP[g.scene]
         lines.append(
             f"| {g.scene} | {g.n} | {g.median_cm:.2f} ({p[0]}) | {g.median_deg:.2f} ({p[1]}) "
             f"| {g.largest_cm:.1f} ({p[2]}) | {g.recall_5cm_5deg * 100:.1f} % ({p[3]} %) | {g.scale:.4f} ({p[4]}) |"

@@ -29,7 +29,7 @@ TRUTHS = {"sfm": "SfM pseudo ground truth", "dslam": "KinectFusion (D-SLAM)"}
 SCENES = ("chess", "fire", "heads", "office", "pumpkin", "redkitchen", "stairs")
 
 # (truth, method) -> medians per scene as "cm/deg", to as many digits as are known.
-PUBLISHED = {
+REFERENCE = {
     ("sfm", "hloc"): ".78/.11 .87/.24 .60/.25 1.24/.20 1.41/.15 1.10/.14 2.89/.80",
     ("sfm", "dsac_rgb"): ".50/.17 .78/.28 .50/.34 1.16/.34 1.17/.28 .74/.21 2.65/.78",
     ("sfm", "dsac_rgbd"): "1.42/.45 1.87/.66 1.05/.70 1.76/.51 2.02/.59 1.58/.44 2.83/.85",
@@ -38,9 +38,9 @@ PUBLISHED = {
     ("dslam", "dsac_rgbd"): ".9/.38 .9/.53 .8/.63 1.0/.47 1.7/.58 1.9/.80 2.1/.70",
 }
 # (truth, method, scene) -> recall at 5 cm, 5 deg, per cent.
-PUBLISHED_RECALL = {("sfm", "hloc", "stairs"): "72.0", ("sfm", "dsac_rgb", "stairs"): "92.0"}
+REFERENCE_RECALL = {("sfm", "hloc", "stairs"): "72.0", ("sfm", "dsac_rgb", "stairs"): "92.0"}
 # Distance of the two truths: median cm, median deg, largest cm, within 5 cm & 5 deg in per cent, scale SfM -> D-SLAM.
-PUBLISHED_GAP = {
+REFERENCE_GAP = {
     "chess": ("3.8", "1.5", "14.5", "64", "0.982"),
     "fire": ("2.6", "1.2", "6.7", "91", "0.996"),
     "heads": ("2.6", "1.2", "5.2", "100", "0.997"),
@@ -100,12 +100,12 @@ def check_evaluator(folder: str | Path) -> list[Check]:
         DataError: the folder has not one pair of estimates and truth.
     """
     folder, checks = Path(folder), []
-    for (truth, method), row in PUBLISHED.items():
+    for (truth, method), row in REFERENCE.items():
         for scene, cell in zip(SCENES, row.split(), strict=True):
             est_path = folder / "estimates" / truth / "7scenes" / f"{scene}_{method}.txt"
             true_path = folder / "pgt" / truth / "7scenes" / f"{scene}_test.txt"
             if est_path.is_file() and true_path.is_file():
-                recall_text = PUBLISHED_RECALL.get((truth, method, scene), "")
+                recall_text = REFERENCE_RECALL.get((truth, method, scene), "")
                 cm, deg = cell.split("/")
                 published = (cm, deg, recall_text)
                 checks.append(_check(truth, method, scene, read_poses(est_path), read_poses(true_path), published))

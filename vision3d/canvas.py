@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from functools import cache
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PilImage
@@ -34,6 +35,10 @@ PAPER: Rgb = (255, 255, 255)
 
 # The order in which series take colours: strong contrast on white first, yellow never (too faint on paper).
 SERIES: tuple[Rgb, ...] = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, MUTED)
+
+# OpenCV draws at positions in sixteenths of a pixel.
+_SHIFT = 4
+_SUBPIXEL = 1 << _SHIFT
 
 _PLAIN = {"×": "x", "σ": "s", "–": "-", "—": "-", "−": "-", "∞": "inf", "µ": "u", "→": "->", "…": "..."}
 
@@ -81,3 +86,60 @@ def put_text(
     canvas = PilImage.fromarray(picture)
     ImageDraw.Draw(canvas).text(xy, plain(text), fill=color, font=_font(size_px), anchor=anchor)
     picture[...] = np.asarray(canvas)
+
+
+def fit_width(picture: Picture, low: int = 640, high: int = 1280) -> tuple[Picture, float]:
+    """A copy of ``picture`` (H, W, 3) whose width lies in [low, high], and the factor it was scaled by."""
+    h, w = picture.shape[:2]
+    factor = min(max(1.0, low / w), high / w) if w < low or w > high else 1.0
+    if factor == 1.0:
+        return picture.copy(), 1.0
+    return resize(picture, (max(1, round(w * factor)), max(1, round(h * factor)))), factor
+
+
+def resize(picture: Picture, size: tuple[int, int]) -> Picture:
+    """``picture`` at (width, height): area averages when shrinking, cubic when enlarging."""
+    shrink = size[0] < picture.shape[1]
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC))
+
+
+def drawable(*points_px: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(N,) whether all given pixels (N, 2) are finite and near enough for OpenCV's fixed-point coordinates."""
+    ok = np.ones(len(points_px[0]), dtype=bool)
+    for uv in points_px:
+        with np.errstate(invalid="ignore"):
+            ok &= (np.abs(uv) < 1e4).all(axis=1)
+    return ok
+
+
+def dots(picture: Picture, uv_px: NDArray[np.float64], radius_px: float, color: Rgb) -> None:
+    """Filled anti-aliased discs at (N, 2) sub-pixel positions, in place; pixels that are NaN are skipped."""
+    radius = max(1, round(radius_px * _SUBPIXEL))
+    for u, v in _fixed(uv_px[drawable(uv_px)]):
+        cv2.circle(picture, (u, v), radius, color, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+
+
+def crosses(picture: Picture, uv_px: NDArray[np.float64], radius_px: float, color: Rgb, width_px: int = 1) -> None:
+    """Diagonal anti-aliased crosses at (N, 2) sub-pixel positions, in place."""
+    r = np.array([radius_px, radius_px])
+    mirrored = np.array([radius_px, -radius_px])
+    segments(picture, uv_px - r, uv_px + r, color, width_px)
+    segments(picture, uv_px - mirrored, uv_px + mirrored, color, width_px)
+
+
+def segments(
+    picture: Picture, from_px: NDArray[np.float64], to_px: NDArray[np.float64], color: Rgb, width_px: int = 1
+) -> None:
+    """Anti-aliased lines between (N, 2) and (N, 2) sub-pixel positions, in place."""
+    ok = drawable(from_px, to_px)
+    for a, b in zip(_fixed(from_px[ok]), _fixed(to_px[ok]), strict=True):
+        cv2.line(picture, a, b, color, width_px, cv2.LINE_AA, _SHIFT)
+
+
+def blend(picture: Picture, over: Picture, alpha: float) -> None:
+    """Lay ``over`` on ``picture`` with opacity ``alpha`` (0 to 1), in place."""
+    picture[...] = cv2.addWeighted(over, alpha, picture, 1.0 - alpha, 0.0)
+
+
+def _fixed(uv_px: NDArray[np.float64]) -> list[tuple[int, int]]:
+    return [(int(u), int(v)) for u, v in np.rint(uv_px * _SUBPIXEL)]
