@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vision3d.errors import ConfigError, DataError
 
@@ -71,6 +71,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise DataError(path, "is a Git LFS pointer, not the weights; fetch the file itself (git lfs pull)")
     if head[:1] == b"<" or (head and all(32 <= byte < 127 or byte in b"\r\n\t" for byte in head)):
         raise DataError(path, "is a text file, not network weights; fetch the file again")
+    state: Any
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

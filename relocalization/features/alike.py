@@ -117,7 +117,10 @@ class AlikeExtractor:
         net = AlikeNet(WIDTHS[name])
         load_weights(net, weights, name)
         # with channels last, reading one pixel's channels is one stretch of memory
-        self._net = net.fuse().requires_grad_(False).to(self._device).to(memory_format=torch.channels_last)
+        self._net = net.fuse().requires_grad_(False).to(self._device)
+        for parameter in self._net.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8], *, dense: bool = False) -> Features:

@@ -27,7 +27,7 @@ class SiftExtractor:
         self._config = config
         contrast = CONTRAST if config.score_threshold is None else config.score_threshold
         # precise upscaling: without it OpenCV's doubled first octave moves every key point by a quarter pixel
-        self._sift = cv2.SIFT_create(contrastThreshold=contrast, enable_precise_upscale=True)
+        self._sift = cv2.SIFT.create(contrastThreshold=contrast, enable_precise_upscale=True)
 
     def __call__(self, image: NDArray[np.uint8], *, dense: bool = False) -> Features:
         if dense:

@@ -13,7 +13,7 @@ from relocalization.features.alike import padded_input, torch_device
 from relocalization.features.base import Features, check_image
 from relocalization.features.config import FeatureConfig
 from relocalization.features.detect import detect
-from relocalization.features.sampling import GridField
+from relocalization.features.sampling import GridField, bilinear_taps, blend
 from vision3d.weights import fingerprint, load_weights
 
 CELL = 8
@@ -55,8 +55,13 @@ class XFeatExtractor:
             radius=self._config.nms_radius,
             threshold=0.05 if self._config.score_threshold is None else self._config.score_threshold,
             border=self._config.border,
-            top_k=self._config.max_keypoints,
+            top_k=heat.numel(),
         )
+        # how far a place can be trusted weighs in the ranking, not in where the maxima lie
+        taps = bilinear_taps((uv + 0.5) / CELL - 0.5, *reliability.shape[2:])
+        scores = scores * blend(reliability.reshape(-1, 1), *taps)[:, 0]
+        order = torch.sort(scores, descending=True, stable=True).indices[: self._config.max_keypoints]
+        uv, scores = uv[order], scores[order]
         field = GridField(cells[0], CELL)
         return Features(
             keypoints=uv.cpu().numpy(),
