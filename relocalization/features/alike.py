@@ -44,7 +44,7 @@ def padded_input(image: NDArray[np.uint8], device: torch.device, multiple: int =
 
 
 class AlikeField:
-    """The descriptor map of one image in the form of the four levels it is made from (a third of its size).
+    """The descriptor map of one image in the form of the four levels it is made from (a fifth of its size).
 
     Reading it at integer pixels gives exactly the full-size map's vectors, because the levels are enlarged
     bilinearly; between pixels, the four unit vectors around are blended as anywhere else.
@@ -53,11 +53,11 @@ class AlikeField:
     stride = 1
 
     def __init__(self, net: AlikeNet, levels: list[Tensor], size: tuple[int, int]) -> None:
-        """Args: the levels (1, C/4, h, w) of the padded image, and (H, W) of the image itself."""
+        """Args: :meth:`AlikeNet.levels` of the padded image, and (H, W) of the image itself."""
         self._net = net
         self._size = size
-        self._shapes = [(int(x.shape[2]), int(x.shape[3])) for x in levels]
-        self._tables = [x[0].permute(1, 2, 0).reshape(-1, x.shape[1]) for x in levels]
+        self._shapes = [(int(level.shape[0]), int(level.shape[1])) for level in levels]
+        self._tables = [level.flatten(0, 1) for level in levels]
 
     def sample(self, uv_px: Tensor) -> Tensor:
         """(M, 2) float64 pixels -> (M, C) float32 unit norm."""
@@ -89,7 +89,7 @@ class AlikeField:
         """(P,) columns and rows -> (P, C) levels at these pixels."""
         uv = torch.stack([x, y], dim=1).double()
         full_height, full_width = self._shapes[0]
-        stacked = [self._tables[0][y * full_width + x]]
+        stacked = [self._net.first(self._tables[0][y * full_width + x])]
         for table, (height, width) in zip(self._tables[1:], self._shapes[1:]):
             # corner pixels are aligned, so the factor is not quite the stride
             ratio = uv.new_tensor([(width - 1) / (full_width - 1), (height - 1) / (full_height - 1)])

@@ -91,46 +91,71 @@ class AlikeNet(nn.Module):
         return self
 
     def levels(self, image: Tensor) -> list[Tensor]:
-        """(1, 3, H, W) RGB in [0, 1], H and W multiples of 32 -> four maps (1, C/4, H/s, W/s), s = 1, 2, 8, 32."""
+        """The maps that the head reads, one per stride 1, 2, 8 and 32, channels last.
+
+        Args:
+            image: (1, 3, H, W) RGB in [0, 1], H and W multiples of 32.
+
+        Returns:
+            (H, W, c1), still to go through :meth:`first` (that is smaller), and three of (H/s, W/s, C/4).
+        """
         x1 = self.block1(image)
         x2 = self.block2(F.max_pool2d(x1, 2))
         x3 = self.block3(F.max_pool2d(x2, 4))
         x4 = self.block4(F.max_pool2d(x3, 4))
-        return [F.relu(conv(x)) for conv, x in zip((self.conv1, self.conv2, self.conv3, self.conv4), (x1, x2, x3, x4))]
+        maps = [x1, F.relu(self.conv2(x2)), F.relu(self.conv3(x3)), F.relu(self.conv4(x4))]
+        return [x[0].permute(1, 2, 0).contiguous() for x in maps]
 
-    def score(self, levels: list[Tensor]) -> Tensor:
-        """The four maps of :meth:`levels` -> (H, W) scores in (0, 1)."""
-        if self.convhead1 is not None:
-            return torch.sigmoid(self._hidden_score(levels))
-        size = levels[0].shape[2:]
-        weights = self.convhead2.weight[-1:].chunk(4, dim=1)
-        # reduce, then enlarge: a 1x1 convolution and a bilinear enlargement commute
-        one = [F.conv2d(level, weight) for level, weight in zip(levels, weights)]
-        total = one[0]
-        for level in one[1:]:
-            total = total + F.interpolate(level, size=size, mode="bilinear", align_corners=True)
-        return torch.sigmoid(total[0, 0])
-
-    def _hidden_score(self, levels: list[Tensor]) -> Tensor:
-        """ALIKE-l: the ReLU between its two layers forbids the short cut, so go strip by strip."""
-        assert self.convhead1 is not None
-        height, width = levels[0].shape[2:]
-        columns = [F.interpolate(x, size=(x.shape[2], width), mode="bilinear", align_corners=True) for x in levels]
-        score = levels[0].new_empty(height, width)
-        for top in range(0, height, STRIP):
-            rows = torch.arange(top, min(top + STRIP, height), dtype=torch.float64, device=score.device)
-            stack = []
-            for level in columns:
-                y = rows * ((level.shape[2] - 1) / (height - 1))
-                y0 = y.floor().clamp(max=max(level.shape[2] - 2, 0)).long()
-                y1 = (y0 + 1).clamp(max=level.shape[2] - 1)
-                stack.append(torch.lerp(level[:, :, y0], level[:, :, y1], (y - y0).float()[:, None]))
-            hidden = F.relu(F.conv2d(torch.cat(stack, dim=1), self.convhead1.weight))
-            score[top : top + len(rows)] = F.conv2d(hidden, self.convhead2.weight[-1:])[0, 0]
-        return score
+    def first(self, rows: Tensor) -> Tensor:
+        """(M, c1) pixels of the first level -> (M, C/4)."""
+        return (rows @ self.conv1.weight[:, :, 0, 0].T).relu_()
 
     def head(self, stacked: Tensor) -> Tensor:
         """(M, C) stacked levels at M pixels -> (M, C) descriptors of unit norm."""
         if self.convhead1 is not None:
-            stacked = F.relu(stacked @ self.convhead1.weight[:, :, 0, 0].T)
+            stacked = (stacked @ self.convhead1.weight[:, :, 0, 0].T).relu_()
         return F.normalize(stacked @ self.convhead2.weight[:-1, :, 0, 0].T, dim=1)
+
+    def score(self, levels: list[Tensor]) -> Tensor:
+        """The four maps of :meth:`levels` -> (H, W) scores in (0, 1)."""
+        return torch.sigmoid(self._short_score(levels) if self.convhead1 is None else self._hidden_score(levels))
+
+    def _short_score(self, levels: list[Tensor]) -> Tensor:
+        """One layer only: reduce each level to one channel, then enlarge it, since the two commute."""
+        height, width, _ = levels[0].shape
+        weights = self.convhead2.weight[-1, :, 0, 0].chunk(4)
+        # in pieces that stay in the cache: six times faster than at once
+        pieces = levels[0].reshape(height * width, -1).split(8192)
+        score = torch.cat([self.first(rows) @ weights[0] for rows in pieces]).reshape(height, width)
+        for level, weight in zip(levels[1:], weights[1:]):
+            one = (level @ weight)[None, None]
+            score += F.interpolate(one, size=(height, width), mode="bilinear", align_corners=True)[0, 0]
+        return score
+
+    def _hidden_score(self, levels: list[Tensor]) -> Tensor:
+        """ALIKE-l: the ReLU between its two layers forbids that, so build the full stack strip by strip."""
+        assert self.convhead1 is not None
+        height, width, _ = levels[0].shape
+        quarter = self.channels // 4
+        wide = [self._enlarge_columns(level, width) for level in levels[1:]]
+        score = levels[0].new_empty(height, width)
+        for top in range(0, height, STRIP):
+            y = torch.arange(top, min(top + STRIP, height), device=score.device)
+            stack = score.new_empty(len(y), width, self.channels)
+            stack[..., :quarter] = self.first(levels[0][top : top + STRIP].flatten(0, 1)).unflatten(0, (len(y), width))
+            for k, level in enumerate(wide, start=1):
+                v = y.double() * ((len(level) - 1) / (height - 1))
+                above = v.floor().long().clamp(max=max(len(level) - 2, 0))
+                below = (above + 1).clamp(max=len(level) - 1)
+                blend = (v - above).float()[:, None, None]
+                stack[..., k * quarter : (k + 1) * quarter] = torch.lerp(level[above], level[below], blend)
+            hidden = (stack.flatten(0, 1) @ self.convhead1.weight[:, :, 0, 0].T).relu_()
+            score[top : top + STRIP] = (hidden @ self.convhead2.weight[-1, :, 0, 0]).reshape(len(y), width)
+        return score
+
+    @staticmethod
+    def _enlarge_columns(level: Tensor, width: int) -> Tensor:
+        """(h, w, c) -> (h, width, c), bilinear along the rows only."""
+        planes = level.permute(2, 0, 1)[None]
+        planes = F.interpolate(planes, size=(level.shape[0], width), mode="bilinear", align_corners=True)
+        return planes[0].permute(1, 2, 0).contiguous()
