@@ -56,7 +56,7 @@ class Camera:
     def pinhole(cls, width: int, height: int, K: ArrayLike) -> Camera:
         """From a (3, 3) intrinsic matrix without skew."""
         K = np.asarray(K, dtype=np.float64)
-        return cls("PINHOLE", width, height, (K[0, 0], K[1, 1], K[0, 2], K[1, 2]))
+        return cls("PINHOLE", width, height, (float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])))
 
     @property
     def fx(self) -> float:
