@@ -62,8 +62,8 @@ class _Frame:
     def inside(self, uv_px: Float) -> NDArray[np.bool_]:
         """(N,) whether pixels of the oversampled sheet lie between its head and its foot."""
         low, high = np.array([0, _HEAD]), np.array([WIDTH, self.height - _FOOT])
-        within = (uv_px >= low * _OVERSAMPLING) & (uv_px < high * _OVERSAMPLING)
-        return within[:, 0] & within[:, 1]
+        within = np.greater_equal(uv_px, low * _OVERSAMPLING) & np.less(uv_px, high * _OVERSAMPLING)
+        return np.asarray(within.all(axis=1))
 
 
 def _frame(scene: Scene, view: View) -> _Frame:
@@ -109,10 +109,10 @@ def _span(uv: Float) -> tuple[Float, Float]:
 
 def _draw_points(picture: Picture, scene: Scene, frame: _Frame) -> int:
     points = np.asarray(scene.points, dtype=np.float64).reshape(-1, 3)
-    colors = np.broadcast_to(np.array(_POINT), (len(points), 3)) if scene.colors is None else np.asarray(scene.colors)
-    finite = np.isfinite(points).all(axis=1)
+    colors = np.array([_POINT] * len(points) if scene.colors is None else scene.colors).reshape(-1, 3)
+    finite = np.asarray(np.isfinite(points).all(axis=1))
     uv = frame.place(np.where(finite[:, None], points, 0.0))
-    shown = finite & frame.inside(uv)
+    shown = np.logical_and(finite, frame.inside(uv))
     order = np.argsort(points[shown] @ frame.axes[2], kind="stable")  # nearest to the viewer last, on top
     columns, rows = np.floor(uv[shown][order]).astype(np.int64).T
     # A white wall on white paper would vanish: darken what is very light.
