@@ -57,7 +57,9 @@ def essential_from_pose(T_b_a: ArrayLike) -> Float:
 
 def fundamental_from_pose(T_b_a: ArrayLike, K_a: ArrayLike, K_b: ArrayLike) -> Float:
     """(3, 3) F with ``uv_b' F uv_a = 0`` for undistorted pixels of cameras K_a, K_b (3, 3)."""
-    return np.linalg.inv(np.asarray(K_b, dtype=np.float64)).T @ essential_from_pose(T_b_a) @ np.linalg.inv(K_a)
+    inv_a = np.linalg.inv(np.asarray(K_a, dtype=np.float64))
+    inv_b = np.linalg.inv(np.asarray(K_b, dtype=np.float64))
+    return inv_b.T @ essential_from_pose(T_b_a) @ inv_a
 
 
 def epipolar_distances(E: ArrayLike, xy_a: ArrayLike, xy_b: ArrayLike) -> tuple[Float, Float]:
@@ -142,8 +144,9 @@ def estimate_relative_pose(
     inliers[usable[front.ravel() > 0]] = True
     if inliers.sum() < 5:
         return None
-    t = t.ravel() / np.linalg.norm(t)
-    return RelativePose(E=skew(t) @ R, R_b_a=R, t_b_a=t, inliers=inliers)
+    R_b_a, t_b_a = np.asarray(R, dtype=np.float64), np.asarray(t, dtype=np.float64).ravel()
+    t_b_a = t_b_a / np.linalg.norm(t_b_a)
+    return RelativePose(E=skew(t_b_a) @ R_b_a, R_b_a=R_b_a, t_b_a=t_b_a, inliers=inliers)
 
 
 def _homogeneous(xy: ArrayLike) -> Float:
