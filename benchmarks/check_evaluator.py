@@ -18,14 +18,14 @@ def table(checks: list[Check], truth: str) -> list[str]:
     lines = [
         f"7-Scenes, truth: {TRUTHS[truth]}",
         "",
-        "| method | scene | n | median cm / deg, ours | published | recall 5 cm & 5 deg, ours | published | same |",
+        "| method | scene | n | median cm / deg, ours | reference | recall 5 cm & 5 deg, ours | reference | same |",
         "|---|---|---:|---:|---:|---:|---:|:--:|",
     ]
     for c in (c for c in checks if c.truth == truth):
         cm, deg, recall = c.measured
         lines.append(
-            f"| {METHODS[c.method]} | {c.scene} | {c.n} | {cm:.2f} / {deg:.2f} | {c.published[0]} / {c.published[1]} "
-            f"| {recall:.1f} % | {c.published[2] + ' %' if c.published[2] else '-'} | {'yes' if c.agrees else 'NO'} |"
+            f"| {METHODS[c.method]} | {c.scene} | {c.n} | {cm:.2f} / {deg:.2f} | {c.reference[0]} / {c.reference[1]} "
+            f"| {recall:.1f} % | {c.reference[2] + ' %' if c.reference[2] else '-'} | {'yes' if c.agrees else 'NO'} |"
         )
     return [*lines, ""]
 
@@ -33,7 +33,7 @@ def table(checks: list[Check], truth: str) -> list[str]:
 def gap_table(folder: Path) -> list[str]:
     """How far the two truths are apart; published values in brackets."""
     lines = [
-        "Distance of the two truths, test images (published values in brackets)",
+        "Distance of the two truths, test images (reference values in brackets)",
         "",
         "| scene | n | median cm | median deg | largest cm | within 5 cm & 5 deg | scale SfM -> D-SLAM |",
         "|---|---:|---:|---:|---:|---:|---:|",

@@ -81,10 +81,11 @@ def errors(T_est: Sequence[ArrayLike | None] | Float, T_true: Sequence[ArrayLike
     if len(T_est) != len(T_true):
         raise ValueError(f"{len(T_est)} estimates for {len(T_true)} true poses")
     nowhere = np.full((4, 4), np.nan)
-    est = np.array([nowhere if T is None else np.asarray(T, dtype=np.float64) for T in T_est]).reshape(-1, 4, 4)
-    true = np.array([np.asarray(T, dtype=np.float64) for T in T_true]).reshape(-1, 4, 4)
-    if len(est) != len(T_est) or len(true) != len(T_true):
+    est_list = [nowhere if T is None else np.asarray(T, dtype=np.float64) for T in T_est]
+    true_list = [np.asarray(T, dtype=np.float64) for T in T_true]
+    if any(T.shape != (4, 4) for T in est_list + true_list):
         raise ValueError("every pose must be a (4, 4) matrix")
+    est, true = np.array(est_list).reshape(-1, 4, 4), np.array(true_list).reshape(-1, 4, 4)
     if not np.isfinite(true).all():
         raise ValueError("a true pose holds NaN or infinite numbers")
     found = np.isfinite(est).all(axis=(1, 2))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Self-test of the evaluator: published pose estimates in, published numbers out.
+"""Self-test of the evaluator: published pose estimates in, known numbers out.
 
 The estimates and both versions of the 7-Scenes truth come from Brachmann, Humenberger, Rother and Sattler,
 "On the Limits of Pseudo Ground Truth in Visual Camera Re-Localization", ICCV 2021. Expected folder::
@@ -7,7 +7,9 @@ The estimates and both versions of the 7-Scenes truth come from Brachmann, Humen
     estimates/{sfm,dslam}/7scenes/<scene>_{hloc,dsac_rgb,dsac_rgbd}.txt
     pgt/{sfm,dslam}/7scenes/<scene>_test.txt
 
-Files that are absent are left out of the tables; nothing is compared across the two truths.
+Files that are absent are left out of the tables; nothing is compared across the two truths. The reference values
+were computed from the same files by other code; their means over the seven scenes (hloc 95.7 % and DSAC* 97.8 % at
+5 cm, 5 deg on SfM poses) are the ones that the literature prints.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ class Check:
     """One row of the self-test: what was measured beside what is published.
 
     Attributes:
-        measured, published: ``cm``, ``deg``, ``recall_5cm_5deg`` (per cent; published only where known).
+        measured, reference: ``cm``, ``deg``, ``recall_5cm_5deg`` (per cent; reference only where known).
         own_error_gap: largest difference to the errors that the file itself states (deg, m), or None.
     """
 
@@ -65,13 +67,13 @@ class Check:
     scene: str
     n: int
     measured: tuple[float, float, float]
-    published: tuple[str, str, str]
+    reference: tuple[str, str, str]
     own_error_gap: tuple[float, float] | None = None
 
     @property
     def agrees(self) -> bool:
         """Equal to every printed digit."""
-        return all(same_digits(x, text) for x, text in zip(self.measured, self.published, strict=True) if text)
+        return all(same_digits(x, text) for x, text in zip(self.measured, self.reference, strict=True) if text)
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,8 @@ def check_evaluator(folder: str | Path) -> list[Check]:
             if est_path.is_file() and true_path.is_file():
                 recall_text = REFERENCE_RECALL.get((truth, method, scene), "")
                 cm, deg = cell.split("/")
-                published = (cm, deg, recall_text)
-                checks.append(_check(truth, method, scene, read_poses(est_path), read_poses(true_path), published))
+                reference = (cm, deg, recall_text)
+                checks.append(_check(truth, method, scene, read_poses(est_path), read_poses(true_path), reference))
     if not checks:
         raise DataError(folder, "has no estimates/<truth>/7scenes/<scene>_<method>.txt with its pgt file")
     return checks
@@ -147,7 +149,7 @@ def similarity_scale(source: ArrayLike, target: ArrayLike) -> float:
 
 
 def _check(
-    truth: str, method: str, scene: str, est: PoseFile, true: PoseFile, published: tuple[str, str, str]
+    truth: str, method: str, scene: str, est: PoseFile, true: PoseFile, reference: tuple[str, str, str]
 ) -> Check:
     poses = est.by_name()
     e_t, e_R = errors([poses.get(name) for name in true.names], true.T_world_cam)
@@ -158,4 +160,4 @@ def _check(
         worst = np.max([np.abs(own[name] - e) for name, e in ours.items()], axis=0)
         gap = (float(worst[0]), float(worst[1]))
     measured = (*medians(e_t, e_R), recall(e_t, e_R, 5, 5) * 100.0)
-    return Check(truth, method, scene, len(true.names), measured, published, gap)
+    return Check(truth, method, scene, len(true.names), measured, reference, gap)

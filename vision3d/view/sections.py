@@ -58,9 +58,10 @@ def headline(run: RunFolder) -> str:
     tiles = []
     for metric in chosen:
         value, unit = metric_parts(metric)
-        under = label(str(metric["name"])) + ("" if unit.startswith("of ") else f", n = {metric.get('n', '?')}")
+        count = "" if unit.startswith("of ") else f"n = {metric.get('n', '?')}"
         tiles.append(
-            f'<div class="tile"><b>{escape(value)}<small>{escape(unit)}</small></b><span>{escape(under)}</span></div>'
+            f'<div class="tile"><b>{escape(value)}<small>{escape(unit)}</small></b>'
+            f"<span>{escape(label(str(metric['name'])))}</span> <i>{escape(count)}</i></div>"
         )
     if tiles:
         return f'<div class="tiles">{"".join(tiles)}</div>'
@@ -203,7 +204,9 @@ def _value_cell(value: Any, column: str) -> Cell:
         return Cell(str(value))
     if value is None:
         return Cell("", math.inf)
-    return Cell(str(value) if isinstance(value, int) else number(value), float(value))
+    # Centimetre steps hide in metres with two decimals, and a column of numbers must line up.
+    decimals = 3 if column.endswith("_m") else 2
+    return Cell(str(value) if isinstance(value, int) else f"{value:.{decimals}f}", float(value))
 
 
 def _timing_cell(value: Any, column: str) -> Cell:

@@ -41,7 +41,8 @@ nav a:hover { text-decoration: underline; }
 .tile { background: var(--card); border-radius: 8px; padding: .9rem 1rem; }
 .tile b { display: block; font-size: 1.65rem; line-height: 1.2; font-weight: 600; font-variant-numeric: tabular-nums; }
 .tile b small { font-size: 1rem; font-weight: 500; color: var(--muted); margin-left: .2em; }
-.tile span { color: var(--muted); font-size: .9rem; }
+.tile span, .tile i { color: var(--muted); font-size: .9rem; font-style: normal; display: block; line-height: 1.4; }
+.tile i { font-size: .82rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; min-width: 50%; }
 th, td { text-align: left; padding: .38rem 1.1rem .38rem 0; border-bottom: 1px solid var(--grid); vertical-align: top; }
@@ -56,19 +57,21 @@ th[aria-sort=ascending]::after { content: " \\2191"; }
 th[aria-sort=descending]::after { content: " \\2193"; }
 .frames td, .frames th { font-size: .86rem; padding-top: .25rem; padding-bottom: .25rem; }
 .frames .box { max-height: 32rem; overflow: auto; border: 1px solid var(--grid); border-radius: 8px; padding: 0 .9rem; }
+.frames table { width: 100%; }
+.frames .scroll { overflow: visible; }
 .frames thead th { position: sticky; top: 0; background: var(--paper); }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 310px), 1fr)); gap: 1rem; }
 .wide-gallery {
   display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 1rem; align-items: start;
 }
-figure { margin: 0; }
+figure { margin: 0; overflow-x: auto; }
 figure img {
   display: block; width: 100%; height: auto; border-radius: 6px; border: 1px solid var(--grid); cursor: zoom-in;
 }
 figure.open { grid-column: 1 / -1; }
 figure.open img { cursor: zoom-out; }
 figcaption { color: var(--muted); font-size: .85rem; margin-top: .3rem; overflow-wrap: anywhere; }
-figure svg { display: block; width: 100%; height: auto; }
+figure svg { display: block; width: 100%; min-width: 500px; height: auto; }
 details { border-top: 1px solid var(--grid); padding: .6rem 0; }
 details:last-of-type { border-bottom: 1px solid var(--grid); }
 summary { cursor: pointer; }
