@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what a user typed as data to the samples that a pipeline sees: guess, open, select, leave out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vision3d.contracts import DataConfig, Reader, ReaderSpec
+from vision3d.errors import ConfigError, DataError, UserError
+from vision3d.run import registry
+from vision3d.run.console import Console
+from vision3d.run.files import digest
+
+
+class Subset:
+    """Some positions of a reader, in the given order. Implements :class:`vision3d.contracts.Reader`.
+
+    Anything else that the reader offers (a camera model, tracks, ...) is passed through unless it is indexed
+    by position: ``camera(i)`` is mapped as ``key(i)`` is.
+    """
+
+    def __init__(self, base: Reader, positions: Sequence[int]) -> None:
+        self.base = base
+        self.positions = tuple(positions)
+        self.name = base.name
+        self.samples = base.samples
+        self.bad: Mapping[int, str] = {i: base.bad[p] for i, p in enumerate(self.positions) if p in base.bad}
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int) -> Any:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        return self.base[self.positions[index]]
+
+    def key(self, index: int) -> str:
+        return self.base.key(self.positions[index])
+
+    def truth(self, index: int) -> Any | None:
+        return self.base.truth(self.positions[index])
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name in ("base", "records"):
+            raise AttributeError(name)
+        value = getattr(self.base, name)
+        return (lambda index: value(self.positions[index])) if name == "camera" else value
+
+
+@dataclass(frozen=True)
+class OpenData:
+    """A reader ready for a run.
+
+    Attributes:
+        reader: after split and select; unusable samples are still in it, listed in ``reader.bad``.
+        spec: of the reader.
+        source: as typed.
+    """
+
+    reader: Reader
+    spec: ReaderSpec
+    source: str
+
+
+def open_data(source: str, config: DataConfig, console: Console, wanted: str = "") -> OpenData:
+    """Find the reader, open the data and select.
+
+    Args:
+        wanted: name of the sample type that the pipeline takes; empty accepts any.
+
+    Raises:
+        UserError: no or several readers fit, the samples are of another type, nothing is selected.
+        DataError: the data cannot be opened, or a selected sample is known to be bad without ``skip_bad``.
+    """
+    spec, path = find_reader(source, config.reader, console, wanted)
+    if wanted and spec.samples != wanted:
+        raise UserError(f"reader '{spec.name}' gives samples of type {spec.samples}, the pipeline takes {wanted}")
+    registry.require_extras("reader", spec.name, spec.extras)
+    # The reader always reports bad samples instead of raising, so that one outside the selection does no harm;
+    # selection is the runner's, so that it means the same for every reader.
+    reader = spec.open(path, replace(config, select="::", skip_bad=True))
+    for note in getattr(reader, "notes", ()):
+        console.note(f"{spec.name}: {note}")
+    selected = Subset(reader, select_positions(len(reader), config.select, reader.name))
+    if selected.bad and not config.skip_bad:
+        first, *others = selected.bad.values()
+        more = f" (and {len(others)} more)" if others else ""
+        raise UserError(f"{first}{more}; --skip-bad leaves such samples out and counts them")
+    return OpenData(selected, spec, source)
+
+
+def find_reader(source: str, name: str, console: Console, wanted: str = "") -> tuple[ReaderSpec, str]:
+    """The reader for ``source`` and the path that it is to open.
+
+    Raises:
+        UserError: nothing matches, or two match equally well.
+    """
+    if name:
+        return registry.load(registry.READERS, name), source
+    scheme = re.match(r"([A-Za-z0-9][A-Za-z0-9_+-]*):(.*)", source)
+    if scheme and not Path(source).exists() and scheme[1] in registry.names(registry.READERS):
+        # `7scenes:/data/x` names the reader of a path; `synthetic:room` is a URI of the reader's own.
+        path = scheme[2] if Path(scheme[2].partition("?")[0]).exists() else source
+        return registry.load(registry.READERS, scheme[1]), path
+    scores: list[tuple[float, ReaderSpec]] = []
+    for candidate in registry.names(registry.READERS):
+        try:
+            spec = registry.load(registry.READERS, candidate)
+            score = float(spec.match(source))
+        except Exception as error:
+            console.warn(f"reader '{candidate}' could not be asked: {error}")
+            continue
+        if score > 0 and (not wanted or spec.samples == wanted):
+            scores.append((score, spec))
+    if not scores:
+        if not Path(source.partition("?")[0]).exists():
+            raise DataError(source, "no such file or folder, and no reader knows it as a URI")
+        known = ", ".join(registry.names(registry.READERS)) or "none installed"
+        raise DataError(source, f"no reader recognises this; name one with --reader ({known})")
+    best = max(score for score, _ in scores)
+    first = [spec for score, spec in scores if score == best]
+    if len(first) > 1:
+        names = " and ".join(spec.name for spec in first)
+        raise DataError(source, f"could be {names} (score {best:.2f} each); choose with --reader")
+    console.note(f"reader: {first[0].name} (guessed, score {best:.2f})")
+    return first[0], source
+
+
+def select_positions(count: int, text: str, name: str) -> list[int]:
+    """``START:STOP:STEP`` as in Python, over ``count`` samples of the data set ``name``.
+
+    Raises:
+        ConfigError: the text is no slice, or it selects nothing.
+    """
+    try:
+        parts = [int(part) if part.strip() else None for part in text.split(":")]
+        if not 2 <= len(parts) <= 3:
+            raise ValueError
+        positions = list(range(count))[slice(*parts)]
+    except ValueError:
+        raise ConfigError(f"--select '{text}' is not START:STOP:STEP, e.g. '::2' or '1::2' or ':100'") from None
+    if not positions:
+        raise ConfigError(f"--select '{text}' leaves none of the {count} samples of {name}")
+    return positions
+
+
+def readable(reader: Reader, console: Console) -> dict[int, str]:
+    """Position -> why it cannot be used, of all that cannot; every sample is read once to find out."""
+    bad = dict(reader.bad)
+    for index in console.track(range(len(reader)), len(reader), "checking samples"):
+        if index not in bad:
+            try:
+                reader[index]
+            except DataError as error:
+                bad[index] = str(error)
+    return dict(sorted(bad.items()))
+
+
+def data_identity(reader: Reader) -> dict[str, Any]:
+    """What a run's results depend on in its data, but for the pixels: names in order and their truths."""
+    names = [reader.key(i) for i in range(len(reader))]
+    truths = [None if i in reader.bad else reader.truth(i) for i in range(len(reader))]
+    known = sum(truth is not None for truth in truths)
+    return {
+        "dataset": reader.name,
+        "samples": f"{len(names)} ({digest(names)[:16]})",
+        "truth": f"{known} ({digest(truths)[:16]})",
+        "bad": len(reader.bad),
+    }

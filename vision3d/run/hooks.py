@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens besides the loop itself, in fixed order after each result: checkpoint, pictures, watchdog, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vision3d.contracts import Pipeline
+from vision3d.errors import UserError
+from vision3d.run.console import Console
+from vision3d.run.files import write_bytes, write_json
+from vision3d.run.store import failed
+
+
+@dataclass(frozen=True)
+class Event:
+    """One result has been stored.
+
+    Attributes:
+        index: of the sample; ``total`` is the number of samples.
+        method: empty for the pipeline itself, else the baseline's name.
+        sample: None when it could not be read.
+        result: as the pipeline returned it, with what is never stored.
+    """
+
+    index: int
+    total: int
+    name: str
+    method: str
+    pipeline: Pipeline
+    model: Any
+    sample: Any | None
+    result: Any
+
+
+class Hook:
+    """Does nothing; a hook overrides what it needs."""
+
+    def after(self, event: Event) -> None:
+        """Called once per stored result."""
+
+    def sample_done(self) -> None:
+        """Called once per sample, when every method has its result."""
+
+    def close(self) -> None:
+        """Called once, also after an error."""
+
+
+class Checkpoint(Hook):
+    """``checkpoints/state.json`` names the last complete sample of each method, for people and monitors."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "checkpoints" / "state.json"
+        self.state: dict[str, Any] = {}
+        self.path.parent.mkdir(exist_ok=True)
+
+    def after(self, event: Event) -> None:
+        done = {"complete": event.index + 1, "of": event.total, "last": event.name}
+        self.state[event.method or "pipeline"] = done
+        write_json(self.path, {"schema": 1, **self.state})
+
+
+class Watchdog(Hook):
+    """Ends a run of which nothing but failures comes. Baselines do not count."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.in_a_row = 0
+
+    def after(self, event: Event) -> None:
+        if event.method:
+            return
+        self.in_a_row = self.in_a_row + 1 if failed(event.result) else 0
+        if self.limit and self.in_a_row >= self.limit:
+            reason = getattr(event.result, "reason", "")
+            raise UserError(
+                f"watchdog: {self.in_a_row} failures in a row, stopped at sample {event.index + 1} of {event.total} "
+                f"({event.name}: {reason})"
+            )
+
+
+class Pictures(Hook):
+    """``viz/frame_000123.png`` of some results spread over the run, and of as many failures.
+
+    The pictures are an extra: an exception while drawing is reported once and ends the drawing, not the run.
+    """
+
+    def __init__(self, folder: Path, count: int, total: int, console: Console) -> None:
+        self.folder = folder / "viz"
+        self.console = console
+        self.wanted = {round(k * (total - 1) / max(count - 1, 1)) for k in range(min(count, total))}
+        self.failures_left = count
+        self.enabled = count > 0
+
+    def after(self, event: Event) -> None:
+        if not self.enabled or event.method or event.sample is None:
+            return
+        if event.index not in self.wanted:
+            if not failed(event.result) or self.failures_left < 1:
+                return
+            self.failures_left -= 1
+        try:
+            image = event.pipeline.draw(event.model, event.sample, event.result)
+            self.folder.mkdir(exist_ok=True)
+            write_bytes(self.folder / f"frame_{event.index:06d}.png", png_bytes(image))
+        except Exception as error:
+            self.enabled = False
+            self.console.warn(f"no more pictures: drawing {event.name} failed ({type(error).__name__}: {error})")
+
+
+class Progress(Hook):
+    """Counts samples on a terminal's bar, or in a line now and then."""
+
+    def __init__(self, advance: Callable[[], None]) -> None:
+        self.advance = advance
+
+    def sample_done(self) -> None:
+        self.advance()
+
+
+def png_bytes(image: Any) -> bytes:
+    """(H, W, 3) uint8 RGB -> PNG file content.
+
+    Raises:
+        ValueError: the array is no such image.
+    """
+    import cv2
+    import numpy as np
+
+    if getattr(image, "dtype", None) != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError("draw must return an (H, W, 3) uint8 RGB image")
+    ok, data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
+    if not ok:
+        raise ValueError("the image cannot be written as PNG")
+    return bytes(data.tobytes())
