@@ -47,7 +47,7 @@ class RoomReader(FrameReader):
             raise ConfigError(f"synthetic:room has the splits all, train and test, not '{config.split}'")
         self.options = DEFAULTS | given
         width, height = self.options["width"], self.options["height"]
-        focal = 0.5 * width / np.tan(np.radians(self.options["fov_deg"]) / 2)
+        focal = float(0.5 * width / np.tan(np.radians(self.options["fov_deg"]) / 2))
         camera = Camera("PINHOLE", width, height, (focal, focal, (width - 1) / 2, (height - 1) / 2))
         numbers = range({"all": 0, "train": 0, "test": 1}[config.split], self.options["frames"])
         step = 1 if config.split == "all" else 2
