@@ -57,6 +57,7 @@ class PoseResult:
         T_world_cam: (4, 4) camera to world, metres; None when not localized.
         status: ``ok``, ``failed`` (the method found no pose) or ``bad_input`` (the frame was unreadable).
         reason: one line; empty when ok.
+        stamp_ns, camera: the frame's, so that results can be written as trajectories and COLMAP models.
         n_inliers, n_matches: correspondences that agree with the pose, and that were tried.
         covariance: (6, 6) of the pose as (rotation vector rad, translation m), left perturbation in the
             camera frame of ``T_cam_world``; None when not localized.
@@ -73,6 +74,8 @@ class PoseResult:
     n_inliers: int = 0
     n_matches: int = 0
     covariance: Float | None = None
+    stamp_ns: int = 0
+    camera: Camera | None = None
     timing_ms: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     debug: Mapping[str, Any] = field(default_factory=dict)
@@ -87,6 +90,8 @@ class PoseResult:
             "n_matches": self.n_matches,
             "T_world_cam": None if self.T_world_cam is None else self.T_world_cam.tolist(),
             "covariance": None if self.covariance is None else self.covariance.tolist(),
+            "stamp_ns": self.stamp_ns,
+            "camera": None if self.camera is None else self.camera.to_json(),
             "extra": dict(self.extra),
         }
 
@@ -105,6 +110,8 @@ class PoseResult:
             n_inliers=data["n_inliers"],
             n_matches=data["n_matches"],
             covariance=array("covariance"),
+            stamp_ns=data["stamp_ns"],
+            camera=None if data["camera"] is None else Camera.from_json(data["camera"]),
             extra=data["extra"],
         )
 

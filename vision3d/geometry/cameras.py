@@ -7,6 +7,7 @@ added by :meth:`Camera.to_colmap` and removed by :meth:`Camera.from_colmap`, now
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -178,6 +179,15 @@ class Camera:
         params[n_focal] -= 0.5
         params[n_focal + 1] -= 0.5
         return cls(model, int(camera.width), int(camera.height), tuple(params))
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able dict from which :meth:`from_json` restores the camera exactly."""
+        return {"model": self.model, "width": self.width, "height": self.height, "params": list(self.params)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Camera:
+        """The inverse of :meth:`to_json`; raises KeyError or ValueError on anything else."""
+        return cls(data["model"], data["width"], data["height"], tuple(data["params"]))
 
     def _distort(self, xy: Float) -> Float:
         k1, k2, p1, p2, k3, k4, k5, k6 = self.distortion
