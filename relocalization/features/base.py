@@ -74,7 +74,8 @@ class Features:
     def sample(self, uv_px: ArrayLike) -> Float32:
         """Descriptors at any pixels: (M, 2) -> (M, C) float32, unit norm.
 
-        The map is interpolated bilinearly and re-normalised; pixels outside the image take the nearest inside.
+        Maps are interpolated between pixels (ALIKE bilinearly, XFeat's coarse map bicubically) and the result is
+        re-normalised; pixels outside the image take the nearest inside.
 
         Raises:
             ValueError: the features were extracted without ``dense=True``, or ``uv_px`` is not (M, 2) and finite.
