@@ -25,23 +25,34 @@ class Console:
         self.stream = stream
         self.period_s = period_s
         self._log: Path | None = None
+        self._early: list[str] = []  # notes from before there was a log file
         self._bar: Any = None
 
     def log_to(self, path: Path | None) -> None:
-        """Copy notes to ``path`` from now on, each with its time."""
+        """Copy notes to ``path`` from now on, each with its time; those said before come first. None ends it."""
         self._log = path
+        if path is not None:
+            self._write_log(self._early)
+        self._early = []
 
     def note(self, message: str) -> None:
         """One line to the user and to the log file."""
+        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         if self._log is not None:
-            stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            with contextlib.suppress(OSError), open(self._log, "a", encoding="utf-8") as file:
-                file.write(f"{stamp} {message}\n")
+            self._write_log([f"{stamp} {message}"])
+        else:
+            self._early.append(f"{stamp} {message}")
         if self._bar is not None:
             self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
         elif self.stream is not None:
             self.stream.write(message + "\n")
             self.stream.flush()
+
+    def _write_log(self, lines: list[str]) -> None:
+        assert self._log is not None
+        # A full disk shall end the work where results are written, not where it is talked about.
+        with contextlib.suppress(OSError), open(self._log, "a", encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in lines)
 
     def warn(self, message: str) -> None:
         """A note that something is not as it should be."""

@@ -91,7 +91,8 @@ class Pictures(Hook):
     def __init__(self, folder: Path, count: int, total: int, console: Console) -> None:
         self.folder = folder / "viz"
         self.console = console
-        self.wanted = {round(k * (total - 1) / max(count - 1, 1)) for k in range(min(count, total))}
+        number = min(count, total)
+        self.wanted = {round(k * (total - 1) / max(number - 1, 1)) for k in range(number)}
         self.failures_left = count
         self.enabled = count > 0
 

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers as tables for people: methods as rows, metrics as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vision3d.cli.output import table
+from vision3d.run.summary import methods_of
+
+
+def metrics_text(metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
+    """What `run` and `eval` print when they are done."""
+    title = (
+        f"{metrics['pipeline']} on {metrics['dataset']} (select {metrics['select']}, truth {metrics['truth']}), "
+        f"n = {metrics['n_frames']}, failed = {metrics['n_failed']}, skipped = {metrics['n_skipped']}, "
+        f"seed = {metrics['seed']}"
+    )
+    parts = []
+    methods = methods_of(metrics)
+    if metrics["metrics"]:
+        parts.append(metrics_table(methods, title))
+    else:
+        parts.append(title + "\n")
+    stages = timing["timing_ms"]
+    if stages:
+        rows = [[stage, f"{v['median']:.2f}", f"{v['p95']:.2f}"] for stage, v in stages.items()]
+        parts.append(table(["time per sample", "median ms", "p95 ms"], rows))
+    return "\n".join(parts) + "\n"
+
+
+def metrics_table(methods: Mapping[str, Sequence[Mapping[str, Any]]], title: str = "") -> str:
+    """One row per metric, one column per method; '*' marks the best of each row."""
+    names = list(dict.fromkeys(m["name"] for metrics in methods.values() for m in metrics))
+    by_method = {method: {m["name"]: m for m in metrics} for method, metrics in methods.items()}
+    rows = []
+    for name in names:
+        found = [by_method[method].get(name) for method in methods]
+        known = next(m for m in found if m is not None)
+        best = _best(found, known["better"]) if len(methods) > 1 else None
+        cells = [
+            _cell(m) + ("*" if m is not None and m["value"] is not None and m["value"] == best else "") for m in found
+        ]
+        ns = sorted({m["n"] for m in found if m is not None})
+        unit = f" [{known['unit']}]" if known["unit"] else ""
+        rows.append([name + unit, *cells, "/".join(map(str, ns))])
+    return table(["metric", *methods, "n"], rows, title)
+
+
+def _cell(metric: Mapping[str, Any] | None) -> str:
+    if metric is None:
+        return ""
+    if metric["value"] is None:
+        return "inf"
+    value = metric["value"]
+    return (
+        str(int(value))
+        if metric["unit"] in ("", "count") and float(value).is_integer() and value > 1
+        else f"{value:.2f}"
+    )
+
+
+def _best(found: Sequence[Mapping[str, Any] | None], better: str) -> float | None:
+    values = [m["value"] for m in found if m is not None and m["value"] is not None]
+    if len(values) < 2 or len(set(values)) < 2:
+        return None
+    best: float = max(values) if better == "higher" else min(values)
+    return best
