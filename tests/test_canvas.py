@@ -85,7 +85,7 @@ def test_series_colours_are_far_apart_for_every_kind_of_sight() -> None:
         pairs = np.triu_indices(len(colors), 1)
         return min(np.linalg.norm(s[:, None] - s[None], axis=-1)[pairs].min() for s in seen)
 
-    assert closest([canvas.GREEN, canvas.VERMILLION, canvas.SKY]) > 0.3
-    assert closest(canvas.SERIES[:4]) > 0.17
+    assert closest([canvas.GREEN, canvas.VERMILLION, canvas.SKY]) > 0.2
+    assert closest(canvas.SERIES[:4]) > 0.3
     # The measure can fail: the usual red and green do.
-    assert closest([(214, 39, 40), (44, 160, 44)]) < 0.15
+    assert closest([(214, 39, 40), (44, 160, 44)]) < 0.2

@@ -84,11 +84,12 @@ def _axes(scene: Scene, points: Float, cameras: Float, view: View) -> Float:
     up = np.asarray(scene.up, dtype=np.float64)
     up = up / np.linalg.norm(up)
     cloud = points if len(points) > 2 else cameras
-    middle = np.median(cloud, axis=0) if len(cloud) else np.zeros(3)
-    flat = cloud - middle
-    flat = flat - np.outer(flat @ up, up)
-    reach = np.linalg.norm(flat, axis=1)
-    flat = flat[reach <= np.quantile(reach, 0.95)] if len(flat) else flat
+    flat = cloud - np.outer(cloud @ up, up)
+    for _ in range(3):  # trimmed around the mean: unlike a median per axis it turns with the world
+        if len(flat):
+            flat = flat - flat.mean(axis=0)
+            reach = np.linalg.norm(flat, axis=1)
+            flat = flat[reach <= np.quantile(reach, 0.95)]
     values, vectors = np.linalg.eigh(flat.T @ flat)
     right = vectors[:, -1] if values[-1] > 1e-12 else np.cross(up, np.roll(up, 1) + [1e-3, 0.0, 0.0])
     right = right - (right @ up) * up

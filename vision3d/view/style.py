@@ -8,15 +8,15 @@ CSS = """
   color-scheme: light dark;
   --paper: #ffffff; --ink: #1f2328; --muted: #656d76; --grid: #e1e4e8; --card: #f6f8fa;
   --good: #00795a; --bad: #b84f00; --link: #0060a0; --sheet: transparent;
-  --series-0: #0072b2; --series-1: #d55e00; --series-2: #009e73; --series-3: #cc79a7;
-  --series-4: #e69f00; --series-5: #56b4e9;
+  --series-0: #0072b2; --series-1: #d55e00; --series-2: #56b4e9; --series-4: #cc79a7;
+  --series-5: #009e73; --series-6: #e69f00;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #0f1318; --ink: #e6eaef; --muted: #98a2ad; --grid: #2b323a; --card: #171c22;
     --good: #3ecfa5; --bad: #f59a5b; --link: #7cc0f2;
-    --series-0: #56a9e4; --series-1: #f0843f; --series-2: #35c39c; --series-3: #dd9ac0;
-    --series-4: #e9ae2c; --series-5: #8fcff5;
+    --series-0: #3f95d6; --series-1: #f0843f; --series-2: #9ad6f8; --series-4: #dd9ac0;
+    --series-5: #35c39c; --series-6: #e9ae2c;
   }
 }
 * { box-sizing: border-box; }
