@@ -139,8 +139,10 @@ def triangulate(
     order = order[np.lexsort((frame[order], landmark[order]))]
     ids, owner = np.unique(landmark[order], return_inverse=True)
     rays = Rays.build(xy[order], focal[frame[order]], poses[frame[order]], owner)
-    solution = solve(rays, config.loss_scale_px, config.max_iterations)
-    _fill(out, rays, solution, ids, order, frame[order], config)
+    # Landmarks at infinity and hopeless ones overflow; every result is tested for being finite.
+    with np.errstate(all="ignore"):
+        solution = solve(rays, config.loss_scale_px, config.max_iterations)
+        _fill(out, rays, solution, ids, order, frame[order], config)
     return out.freeze()
 
 
@@ -231,16 +233,14 @@ def _fill(
     alpha, beta, rho = solution.parameters.T
     anchor = solution.anchor
     R_world_anchor = rays.R_cam_world[anchor].transpose(0, 2, 1)
-    with np.errstate(all="ignore"):
-        point_anchor = np.stack([alpha, beta, np.ones_like(alpha)], axis=1) / rho[:, None]
-        points = rays.centre_world[anchor] + np.einsum("nij,nj->ni", R_world_anchor, point_anchor)
-        depth = np.einsum("mj,mj->m", rays.R_cam_world[:, 2], points[rays.owner] - rays.centre_world)
+    point_anchor = np.stack([alpha, beta, np.ones_like(alpha)], axis=1) / rho[:, None]
+    points = rays.centre_world[anchor] + np.einsum("nij,nj->ni", R_world_anchor, point_anchor)
+    depth = np.einsum("mj,mj->m", rays.R_cam_world[:, 2], points[rays.owner] - rays.centre_world)
     inlier = solution.error_px <= config.max_reprojection_px
     count = np.add.reduceat(inlier.astype(np.int64), rays.start)
     agreeing = _distinct_frames(rays.owner[inlier], frame[inlier], len(ids))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        squares = np.add.reduceat(np.where(inlier, solution.error_px, 0.0) ** 2, rays.start)
-        rms = np.where(count > 0, np.sqrt(squares / np.maximum(count, 1)), np.inf)
+    squares = np.add.reduceat(np.where(inlier, solution.error_px, 0.0) ** 2, rays.start)
+    rms = np.where(count > 0, np.sqrt(squares / np.maximum(count, 1)), np.inf)
     parallax = _parallax_deg(rays, inlier | (count < 2)[rays.owner])
     nearest = np.minimum.reduceat(np.where(inlier, depth, np.inf), rays.start)
     farthest = np.maximum.reduceat(np.where(inlier, depth, -np.inf), rays.start)
@@ -311,11 +311,10 @@ def _covariance(
     H_unit[~good] = np.eye(3)
     cov = np.linalg.inv(H_unit) / scale[:, :, None] / scale[:, None, :] * variance[:, None, None]
     alpha, beta, rho = solution.parameters.T
-    with np.errstate(all="ignore"):  # points at infinity: not finite, set to NaN below
-        zero = np.zeros_like(rho)
-        rows = [[1 / rho, zero, -alpha / rho**2], [zero, 1 / rho, -beta / rho**2], [zero, zero, -1 / rho**2]]
-        G = R_world_anchor @ np.moveaxis(np.array(rows), -1, 0)
-        cov = G @ cov @ G.transpose(0, 2, 1)
+    zero = np.zeros_like(rho)
+    rows = [[1 / rho, zero, -alpha / rho**2], [zero, 1 / rho, -beta / rho**2], [zero, zero, -1 / rho**2]]
+    G = R_world_anchor @ np.moveaxis(np.array(rows), -1, 0)
+    cov = G @ cov @ G.transpose(0, 2, 1)
     cov = 0.5 * (cov + cov.transpose(0, 2, 1))
     cov[~good | ~np.isfinite(cov).all(axis=(1, 2))] = np.nan
     return cov
