@@ -60,7 +60,7 @@ def reconstruct(images: Sequence[Path], known: Sequence[Camera | None], ordered:
     settings = (VERSION, pycolmap.__version__, LONGEST_SIDE, matching, ordered, list(known))
     key = content_key(images, *settings)
     done = cached_folder("sfm", key, lambda out: _run(images, known, matching, out))
-    notes = ["poses come from structure from motion: the scale is arbitrary, 'metres' are not metres"]
+    notes = []
     if matching == "sequential" and not ordered:
         notes.append(
             f"{len(images)} images: only neighbours by name were matched; ?matching=exhaustive tries all pairs"

@@ -31,14 +31,16 @@ class Tracks(NamedTuple):
     Attributes:
         points_world: (P, 3).
         point: (M,) index into ``points_world``, ascending.
-        frame: (M,) index of the reader's frame.
+        frame: (M,) index into ``names``.
         uv_px: (M, 2) pixels of the delivered image, pixel centres at integers.
+        names: the reader's keys, so that observations stay right when only some of its frames are used.
     """
 
     points_world: Float
     point: NDArray[np.int64]
     frame: NDArray[np.int64]
     uv_px: Float
+    names: tuple[str, ...]
 
 
 class ColmapReader(FrameReader):
@@ -100,6 +102,7 @@ class ColmapReader(FrameReader):
             np.array(point, dtype=np.int64),
             np.array(frame, dtype=np.int64),
             np.array(uv, dtype=np.float64).reshape(-1, 2),
+            tuple(record.name for record in self.records),
         )
 
 

@@ -4,7 +4,7 @@
 Intrinsics that are given (``?fov_deg=60`` across the longer side, ``?K=f`` or ``?K=fx,fy,cx,cy``, ``?exif=true``, or a
 ``camera.yaml`` or ``K.txt`` beside the images) are kept as they are. Structure from motion runs only when it is needed:
 for the pose of a frame, or for its intrinsics when none are given. So images with known intrinsics can be localized in
-a map without it.
+a map without it; ``?poses=none`` makes sure of that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,13 @@ def matching(text: str) -> str:
     return text
 
 
-OPTIONS = {**CAMERA_OPTIONS, "exif": flag, "matching": matching}
+def poses(text: str) -> str:
+    if text not in ("sfm", "none"):
+        raise ValueError("say sfm or none")
+    return text
+
+
+OPTIONS = {**CAMERA_OPTIONS, "exif": flag, "matching": matching, "poses": poses}
 
 
 class UnposedReader(FrameReader):
@@ -64,6 +70,9 @@ class UnposedReader(FrameReader):
         self._given: dict[tuple[int, int], Camera | None] = {}
         self._sfm: Reconstruction | None = None
         self._all_bad: Mapping[int, str] | None = None
+        if config.truth is None and options.get("poses") != "none":
+            source = "no poses here: when they are needed they come from structure from motion (slow once, then cached)"
+            notes = [*notes, f"{source} in a world of its own, of arbitrary scale"]
         super().__init__(name, records, config, notes)
 
     @property
@@ -85,6 +94,8 @@ class UnposedReader(FrameReader):
         """The pose in the reconstruction's own frame and scale; None for an image that it could not place."""
         if self.config.truth is not None:
             return super().truth(index)
+        if self._options.get("poses") == "none":
+            return None
         T = self._reconstruction().T_world_cam.get(self.records[index].name)
         return None if T is None else FrameTruth(T)
 
@@ -114,6 +125,8 @@ class UnposedReader(FrameReader):
         return camera
 
     def _reconstruction(self) -> Reconstruction:
+        if self._options.get("poses") == "none":
+            raise DataError(self._beside[0], "poses=none needs intrinsics: give ?fov_deg= or ?K=, or put a K.txt there")
         if self._sfm is None:
             images = [record.image for record in self._all]
             known = [self.given_camera(image) for image in images]

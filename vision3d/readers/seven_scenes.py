@@ -30,7 +30,7 @@ from vision3d.types import Float
 SIZE = (640, 480)
 FRAME_NS = 1_000_000_000 // 30
 DEPTH_CAMERA = Camera("PINHOLE", *SIZE, (585.0, 585.0, 320.0, 240.0))
-# Depth to colour camera of a first Kinect, as published by N. Burrus (Kinect RGBDemo) and used with this data set.
+# Depth to colour camera of another first Kinect, as published by LIRIS Lyon and commonly used with this data set.
 T_COLOR_DEPTH = np.array(
     [
         [9.9996518012567637e-01, 2.6765126468950343e-03, -7.9041012313000904e-03, -2.5558943178152542e-02],

@@ -17,12 +17,12 @@ from vision3d.readers._cache import cached_folder, content_key
 from vision3d.readers._common import Record, require_split
 from vision3d.readers._intrinsics import CAMERA_OPTIONS
 from vision3d.readers._source import bounded, list_images, parse_source, split_source
-from vision3d.readers.images import UnposedReader, matching
+from vision3d.readers.images import UnposedReader, matching, poses
 
 SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"}
 PER_SECOND, AT_LEAST, AT_MOST = 3.0, 60, 150
 JPEG_QUALITY = 95
-OPTIONS = {**CAMERA_OPTIONS, "matching": matching, "every": bounded(int, 1, 1_000_000)}
+OPTIONS = {**CAMERA_OPTIONS, "matching": matching, "poses": poses, "every": bounded(int, 1, 1_000_000)}
 
 
 class VideoReader(UnposedReader):
