@@ -9,6 +9,7 @@ ray is computed once, without the channels.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,6 +20,33 @@ from vision3d.voxels.trilinear import axis_weights
 
 # Counting samples must not hang on the rounding of chord / step: a chord of 30 steps has 30 samples.
 _COUNT_SLACK = 1e-4
+
+
+@dataclass(frozen=True)
+class RaySamples:
+    """Where K rays meet each of N boxes: all of the rendering that depends neither on density nor on values.
+
+    The trilinear weight of a sample factors into one for (x, y) and one for z, so ``R^2 + R`` numbers per sample
+    stand for ``R^3``. A fit samples its rays once and composites many times.
+
+    Attributes:
+        points: (N, K, S, 3) box coordinates.
+        plane: (N, K, S, R^2) weights of the node columns.
+        height: (N, K, S, R) weights along a column.
+        length: (N, K, S) length of the sample in voxels; 0 for padding and for rays that miss.
+        marching: how the rays were sampled.
+    """
+
+    points: Tensor
+    plane: Tensor
+    height: Tensor
+    length: Tensor
+    marching: Marching
+
+    @property
+    def resolution(self) -> int:
+        """R."""
+        return self.height.shape[-1]
 
 
 def ray_weights(
@@ -44,9 +72,10 @@ def ray_weights(
     if origins.ndim == 2:
         if index is not None and len(density) > 1:
             density = density[index]
-        weights, remaining = _composite(density, origins[:, None], directions[:, None], marching)
+        samples = sample_rays(origins[:, None], directions[:, None], density.shape[-1], marching)
+        weights, remaining = composite(density, samples)
         return weights[:, 0], remaining[:, 0]
-    return _composite(density, origins, directions, marching)
+    return composite(density, sample_rays(origins, directions, density.shape[-1], marching))
 
 
 def render(
@@ -78,42 +107,42 @@ def render(
     return out + remaining[..., None] * background
 
 
-def _composite(density: Tensor, origins: Tensor, directions: Tensor, marching: Marching) -> tuple[Tensor, Tensor]:
-    """:func:`ray_weights` for (N, K, 3) rays and (N or 1, R, R, R) densities."""
-    resolution = density.shape[-1]
-    n_boxes, n_rays = origins.shape[:2]
-    if n_boxes * n_rays == 0:
-        return origins.new_zeros(n_boxes, n_rays, resolution**3), origins.new_ones(n_boxes, n_rays)
+def sample_rays(origins: Tensor, directions: Tensor, resolution: int, marching: Marching) -> RaySamples:
+    """Samples on (N, K, 3) rays in box coordinates, in boxes of ``resolution``^3 nodes."""
     entry, leave = clip_to_box(origins, directions)
     chord = leave - entry
     voxel = 2.0 / resolution
     if marching.samples:
         n_samples = marching.samples
         step = chord / n_samples
-        inside = (chord > 0)[..., None].expand(-1, -1, n_samples)
+        inside = (chord > 0)[..., None].expand(*chord.shape, n_samples)
     else:
         step = torch.full_like(chord, marching.step * voxel)
         counts = torch.ceil(chord / step - _COUNT_SLACK)
-        n_samples = max(1, math.ceil(float(counts.max())))
+        n_samples = max(1, math.ceil(float(counts.max()))) if counts.numel() else 1
         inside = torch.arange(n_samples, device=origins.device) < counts[..., None]
     steps = torch.arange(n_samples, dtype=origins.dtype, device=origins.device)
     distance = entry[..., None] + steps * step[..., None]
     points = origins[..., None, :] + distance[..., None] * directions[..., None, :]
-
-    # The trilinear weight factors into one for (x, y) and one for z: R^2 + R numbers per sample instead of R^3.
     along = axis_weights(points, resolution)
     plane = (along[..., 0, :, None] * along[..., 1, None, :]).flatten(-2)
-    height = along[..., 2, :]
-    columns = density.reshape(len(density), 1, resolution**2, resolution)
-    sigma = ((plane @ columns.to(plane.dtype)) * height).sum(-1)
+    return RaySamples(points, plane, along[..., 2, :], (step / voxel)[..., None] * inside, marching)
+
+
+def composite(density: Tensor, samples: RaySamples) -> tuple[Tensor, Tensor]:
+    """:func:`ray_weights` of rays that were sampled before: (N or 1, R, R, R) -> (N, K, R^3) and (N, K)."""
+    resolution, marching = samples.resolution, samples.marching
+    n_boxes, n_rays, n_samples = samples.length.shape
+    columns = density.reshape(len(density), resolution**2, resolution).to(samples.plane.dtype)
+    columns = columns.expand(n_boxes, -1, -1)
+    plane = samples.plane.reshape(n_boxes, n_rays * n_samples, resolution**2)
+    sigma = (torch.bmm(plane, columns).reshape(samples.height.shape) * samples.height).sum(-1)
 
     # Optical depth: telescoping makes the weights and T_last sum to 1 to rounding.
-    length = (step / voxel)[..., None] * inside
-    depth = torch.nn.functional.softplus(sigma + marching.shift, threshold=80.0) * length
+    depth = torch.nn.functional.softplus(sigma + marching.shift, threshold=80.0) * samples.length
     before = depth.cumsum(-1) - depth
     if marching.early_stop > 0:
         depth = depth * (before <= -math.log(marching.early_stop))
     weights = torch.exp(-before) * -torch.expm1(-depth)
-    remaining = torch.exp(-depth.sum(-1))
-    nodes = plane.transpose(-1, -2) @ (height * weights[..., None])
-    return nodes.flatten(-2), remaining
+    nodes = samples.plane.transpose(-1, -2) @ (samples.height * weights[..., None])
+    return nodes.flatten(-2), torch.exp(-depth.sum(-1))
