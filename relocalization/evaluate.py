@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from relocalization.pose_files import PoseFile, read_poses
 from vision3d.errors import DataError
 from vision3d.geometry.se3 import rotation_angle_deg
+from vision3d.geometry.trajectory import nearest_stamps
 from vision3d.types import Chart, Metric
 
 Float = NDArray[np.float64]
@@ -33,7 +34,7 @@ Errors = tuple[Float, Float]
 FAILED_T_M = np.inf
 FAILED_R_DEG = 180.0
 # Two clocks' stamps name the same image when they differ by less than this: a third of a 30 Hz frame time.
-SAME_STAMP_S = 0.01
+SAME_STAMP_NS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -208,11 +209,20 @@ def recall_chart(curves: Mapping[str, Errors], name: str = "recall") -> Chart:
     )
 
 
+def error_columns(names: Sequence[str], e_t: ArrayLike, e_R: ArrayLike) -> dict[str, dict[str, float]]:
+    """Name -> ``{"translation_cm", "rotation_deg"}``, the form in which an Exhibit carries errors of single queries."""
+    e_t, e_R = _checked(e_t, e_R)
+    return {
+        name: {"translation_cm": t * 100.0, "rotation_deg": r}
+        for name, t, r in zip(names, e_t.tolist(), e_R.tolist(), strict=True)
+    }
+
+
 def evaluate_pose_file(estimates: str | Path, truth: str | Path) -> dict[str, Any]:
     """Compare a file of estimated poses with a file of true ones (kinds: see :mod:`relocalization.pose_files`).
 
     Every line of ``truth`` is a query; the ones without an estimate count as failures. Lists are paired by name,
-    TUM trajectories by the nearest stamp within :data:`SAME_STAMP_S`, KITTI files line by line.
+    TUM trajectories by the nearest stamp within :data:`SAME_STAMP_NS`, KITTI files line by line.
 
     Returns:
         JSON-able: ``n``, ``n_localized``, ``metrics`` (list of dicts, null where infinite), ``failures`` (names),
@@ -252,11 +262,18 @@ def _pair(est: PoseFile, true: PoseFile) -> NDArray[np.int64]:
     if est.kind == "list":
         position = {name: i for i, name in enumerate(est.names)}
         return np.array([position.get(name, -1) for name in true.names])
-    apart = np.abs(true.stamps_s[:, None] - est.stamps_s[None])
-    nearest = apart.argmin(axis=1)
+    est_ns, true_ns = est.stamps_ns, true.stamps_ns
+    nearest, back = _nearest(true_ns, est_ns), _nearest(est_ns, true_ns)
     # Mutual, so that one estimate never answers two queries.
-    mutual = apart.argmin(axis=0)[nearest] == np.arange(len(nearest))
-    return np.where(mutual & (apart.min(axis=1) < SAME_STAMP_S), nearest, -1)
+    mutual = (nearest >= 0) & (back[nearest] == np.arange(len(nearest)))
+    return np.where(mutual, nearest, -1)
+
+
+def _nearest(stamps_ns: NDArray[np.int64], reference_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each stamp the position of the nearest reference, in whatever order; -1 beyond :data:`SAME_STAMP_NS`."""
+    order = np.argsort(reference_ns, kind="stable")
+    found = nearest_stamps(stamps_ns, reference_ns[order], SAME_STAMP_NS)
+    return np.where(found >= 0, order[found], -1)
 
 
 def _checked(e_t: ArrayLike, e_R: ArrayLike) -> Errors:

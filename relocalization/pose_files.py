@@ -11,6 +11,7 @@ kitti  ``r11 r12 r13 tx r21 r22 r23 ty r31 r32 r33 tz``   camera to world
 
 Metres; what is read is always ``T_world_cam``. The ``list`` files of DSAC* carry their own errors in two
 further columns (degrees, metres); they are kept apart as ``own_errors`` and never used as a result.
+TUM trajectories are written by :func:`vision3d.geometry.trajectory.write_tum_trajectory`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vision3d.errors import DataError
 from vision3d.geometry.se3 import from_rt, invert, pose_problem, quat_to_rotation, rotation_to_quat
+from vision3d.geometry.trajectory import stamp_to_ns
 
 Float = NDArray[np.float64]
 Kind = Literal["list", "tum", "kitti"]
@@ -52,9 +54,9 @@ class PoseFile:
     own_errors: Float | None = None
 
     @property
-    def stamps_s(self) -> Float:
-        """(N,) seconds; only of a TUM trajectory."""
-        return np.array([float(name) for name in self.names])
+    def stamps_ns(self) -> NDArray[np.int64]:
+        """(N,) nanoseconds; only of a TUM trajectory."""
+        return np.array([stamp_to_ns(name) for name in self.names], dtype=np.int64)
 
     def by_name(self) -> dict[str, Float]:
         """Name -> (4, 4) ``T_world_cam``."""
@@ -122,18 +124,6 @@ def write_pose_list(
         numbers = (*rotation_to_quat(T_cam_world[:3, :3]), *T_cam_world[:3, 3])
         lines.append(f"{name} {_join(numbers)}{tail}")
     _write(path, lines)
-
-
-def write_tum(path: str | Path, stamps_ns: Sequence[int], T_world_cam: ArrayLike) -> None:
-    """Write a TUM trajectory (camera to world): ``stamp_s tx ty tz qx qy qz qw``, nine decimals."""
-    T = np.asarray(T_world_cam, dtype=np.float64).reshape(-1, 4, 4)
-    lines = []
-    for stamp, pose in zip(stamps_ns, T, strict=True):
-        w, x, y, z = rotation_to_quat(pose[:3, :3])
-        # Integer arithmetic: a float64 of seconds since 1970 has no nanoseconds left.
-        seconds, rest = divmod(int(stamp), 1_000_000_000)
-        lines.append(f"{seconds}.{rest:09d} {_join((*pose[:3, 3], x, y, z, w))}")
-    _write(path, ["# stamp_s tx ty tz qx qy qz qw (camera to world, metres)", *lines])
 
 
 def write_kitti(path: str | Path, T_world_cam: ArrayLike) -> None:

@@ -162,7 +162,13 @@ class Scene:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """What a pipeline has to show of a whole run; vision3d.view turns it into pictures."""
+    """What a pipeline has to show of a whole run; vision3d.view turns it into pictures.
+
+    Attributes:
+        per_sample: sample name -> column -> value: what only the truth tells (errors, say), for a table of
+            all samples. A column's name ends in its unit (``translation_cm``); failures are infinite.
+    """
 
     charts: tuple[Chart, ...] = ()
     scenes: tuple[Scene, ...] = ()
+    per_sample: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

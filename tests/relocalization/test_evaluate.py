@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from relocalization.evaluate import (
     THRESHOLDS,
+    error_columns,
     errors,
     evaluate_pose_file,
     medians,
@@ -24,9 +25,10 @@ from relocalization.evaluate import (
     recall_curve,
     summarize,
 )
-from relocalization.pose_files import write_kitti, write_pose_list, write_tum
+from relocalization.pose_files import write_kitti, write_pose_list
 from vision3d.errors import DataError
 from vision3d.geometry.se3 import from_rt, invert, rotvec_to_rotation
+from vision3d.geometry.trajectory import write_tum_trajectory
 
 NAMES = [
     "recall_5cm_5deg",
@@ -248,18 +250,36 @@ def test_files_are_compared_by_name_and_failures_are_listed(tmp_path: Path) -> N
 def test_trajectories_are_compared_by_the_nearest_stamp(tmp_path: Path) -> None:
     true = random_poses(3, 5)
     start = 1_700_000_000_000_000_000
-    write_tum(tmp_path / "true.txt", [start, start + 100_000_000, start + 200_000_000], true)
-    write_tum(tmp_path / "est.txt", [start + 4_000_000, start + 230_000_000], true[[0, 2]])
+    write_tum_trajectory(tmp_path / "true.txt", [start, start + 100_000_000, start + 200_000_000], true)
+    write_tum_trajectory(tmp_path / "est.txt", [start + 4_000_000, start + 230_000_000], true[[0, 2]])
     out = evaluate_pose_file(tmp_path / "est.txt", tmp_path / "true.txt")
     assert out["n"] == 3
     assert out["n_localized"] == 1  # 4 ms apart is the same image, 30 ms is not
     assert len(out["unknown"]) == 1
 
 
+def test_the_order_of_lines_in_a_trajectory_does_not_matter(tmp_path: Path) -> None:
+    true, stamps = random_poses(6, 9), np.arange(6) * 100_000_000
+    write_tum_trajectory(tmp_path / "true.txt", stamps[::-1], true[::-1])
+    shuffled = np.random.default_rng(0).permutation(6)
+    write_tum_trajectory(tmp_path / "est.txt", stamps[shuffled], true[shuffled])
+    out = evaluate_pose_file(tmp_path / "est.txt", tmp_path / "true.txt")
+    assert out["n_localized"] == 6
+    assert max(cm for cm, _ in out["errors"].values()) < 1e-5
+
+
+def test_errors_of_single_queries_are_given_by_name() -> None:
+    columns = error_columns(["a", "b"], [0.0123, np.inf], [0.5, 180.0])
+    assert columns == {
+        "a": {"translation_cm": pytest.approx(1.23), "rotation_deg": 0.5},
+        "b": {"translation_cm": math.inf, "rotation_deg": 180.0},
+    }
+
+
 def test_one_estimate_answers_one_query_only(tmp_path: Path) -> None:
     true = random_poses(2, 6)
-    write_tum(tmp_path / "true.txt", [1_000_000_000, 1_004_000_000], true)
-    write_tum(tmp_path / "est.txt", [1_001_000_000], true[:1])
+    write_tum_trajectory(tmp_path / "true.txt", [1_000_000_000, 1_004_000_000], true)
+    write_tum_trajectory(tmp_path / "est.txt", [1_001_000_000], true[:1])
     assert evaluate_pose_file(tmp_path / "est.txt", tmp_path / "true.txt")["n_localized"] == 1
 
 
@@ -277,7 +297,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     true = random_poses(2, 8)
     write_pose_list(tmp_path / "a.txt", ["a", "b"], true)
     write_pose_list(tmp_path / "c.txt", ["c", "d"], true)
-    write_tum(tmp_path / "t.txt", [0, 1], true)
+    write_tum_trajectory(tmp_path / "t.txt", [0, 1], true)
     with pytest.raises(DataError, match=r"no pose that .* asks for; it begins with 'c'"):
         evaluate_pose_file(tmp_path / "c.txt", tmp_path / "a.txt")
     with pytest.raises(DataError, match=r"is a list file but .* is a tum file"):

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relocalization.pose_files import read_poses, write_kitti, write_pose_list, write_tum
+from relocalization.pose_files import read_poses, write_kitti, write_pose_list
 from vision3d.errors import DataError
 from vision3d.geometry.se3 import from_rt, rotvec_to_rotation
+from vision3d.geometry.trajectory import write_tum_trajectory
 
 
 def poses(n: int) -> np.ndarray:
@@ -33,7 +34,7 @@ def test_pose_list_there_and_back(tmp_path: Path, focal_px: float | None) -> Non
 
 def test_tum_there_and_back_with_every_nanosecond(tmp_path: Path) -> None:
     T, stamps = poses(5), [1_700_000_000_123_456_789 + i for i in range(5)]
-    write_tum(tmp_path / "t.txt", stamps, T)
+    write_tum_trajectory(tmp_path / "t.txt", stamps, T)
     out = read_poses(tmp_path / "t.txt")
     assert out.kind == "tum"
     assert [int(name.replace(".", "")) for name in out.names] == stamps

@@ -25,7 +25,7 @@ def write_run(folder: Path, n_pictures: int = N) -> Path:
     """Write config, metrics, timing, results, command, environment and pictures into ``folder``."""
     rng = np.random.default_rng(0)
     (folder / "viz").mkdir(parents=True)
-    (folder / "config.yaml").write_text("schema: 1\npipeline:\n  type: favor\n  seed: 3\n")
+    (folder / "config.yaml").write_text("schema: 1\npipeline:\n  type: favor\n  seed: 7\n")
     (folder / "command.txt").write_text("vision3d eval favor redkitchen --select 1::2 --baselines\n")
     _dump(folder / "environment.json", {"python": "3.11", "cpu_count": 2, "packages": {"numpy": "2.4"}})
     own = _metrics(rng, 0.4)
@@ -39,6 +39,9 @@ def write_run(folder: Path, n_pictures: int = N) -> Path:
             "n_frames": N,
             "n_failed": len(FAILED),
             "n_skipped": 1,
+            "skipped": [{"name": "seq-01/frame-000099.color.png", "reason": "no truth is known"}],
+            "truth": "pgt_sfm.txt",
+            "seed": 3,
             "metrics": own,
             "baselines": {
                 "median descriptor": {"metrics": _metrics(rng, 0.9)},
@@ -49,7 +52,11 @@ def write_run(folder: Path, n_pictures: int = N) -> Path:
         },
     )
     stages = {"features": 118.2, "retrieval": 4.1, "render": 9.7, "match": 31.5, "pose": 12.0, "total": 176.0}
-    _dump(folder / "timing.json", {k: {"median": v, "p95": 1.4 * v, "n": N} for k, v in stages.items()})
+    timing = {k: {"median": v, "p95": 1.4 * v, "n": N} for k, v in stages.items()}
+    other = {"total": {"median": 91.25, "p95": 99.0, "n": N}}
+    _dump(folder / "timing.json", {"schema": 1, "timing_ms": timing, "baselines": {"nearest view": {**other}}})
+    spent = [{"name": name_of(i), "features": 100.0, "total": 160.0 + i} for i in range(N)]
+    (folder / "timing.jsonl").write_text("".join(json.dumps(row) + "\n" for row in spent))
     (folder / "results.jsonl").write_text("".join(json.dumps(_result(rng, i)) + "\n" for i in range(N)))
     noise = cv2.resize(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8), (640, 480), interpolation=cv2.INTER_CUBIC)
     for i in range(n_pictures):
@@ -91,6 +98,7 @@ def exhibit() -> Exhibit:
                 np.array([0.0, -1.0, 0.0]),
             ),
         ),
+        per_sample={name_of(i): {"translation_cm": float(e), "rotation_deg": 0.1} for i, e in enumerate(errors)},
     )
 
 
@@ -112,6 +120,8 @@ def _result(rng: np.random.Generator, i: int) -> dict[str, object]:
         "n_matches": 402,
         "T_world_cam": pose if ok else None,
         "covariance": None,
+        "stamp_ns": 1_700_000_000_000_000_000 + i,
+        "camera": None,
         "extra": {"prior_rank": i % 3, "inliers_per_iteration": [10, 20, 30]},
     }
 

@@ -73,7 +73,7 @@ def test_headline_numbers_stand_with_unit_n_and_seed(page: Page) -> None:
     assert "0.40 cm median translation n = 40" in text
     assert "95.00 % within 5 cm & 5° n = 40" in text
     assert "38 of 40 localized" in text
-    assert "40 samples · 2 failed · 1 skipped as unreadable · seed 3" in text
+    assert "40 samples · 2 failed · 1 not scored · truth: pgt_sfm.txt · seed 3" in text
 
 
 def test_baselines_stand_beside_with_the_best_value_marked(page: Page) -> None:
@@ -94,8 +94,24 @@ def test_every_sample_has_a_row_that_can_be_sorted(page: Page) -> None:
     for i in range(N):
         assert name_of(i) in page.texts
     assert ("table", {"class": "sortable"}) in page.tags
-    assert "prior rank" in page.texts
-    assert "x, m" in page.texts
+    for head in ("prior rank", "x, m", "translation, cm", "rotation, °", "time, ms"):
+        assert head in page.texts
+    assert "stamp ns" not in page.texts
+
+
+def test_a_failed_sample_sorts_behind_every_error(page: Page) -> None:
+    cells = [a for t, a in page.tags if t == "td" and a.get("data-v") == "Infinity"]
+    assert len(cells) >= len(FAILED)
+
+
+def test_samples_that_were_not_scored_are_named(page: Page) -> None:
+    assert "seq-01/frame-000099.color.png" in page.texts
+    assert "no truth is known" in page.texts
+
+
+def test_the_total_time_of_every_method_is_stated(page: Page) -> None:
+    assert "Total by method" in page.texts
+    assert "91.25" in page.texts
 
 
 def test_command_configuration_environment_and_timing_are_there(page: Page) -> None:

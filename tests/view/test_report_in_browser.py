@@ -95,7 +95,8 @@ def test_hostile_names_are_shown_as_they_are(visit: Visit) -> None:
 
 def test_a_click_sorts_the_samples_both_ways(visit: Visit) -> None:
     head = visit.page.locator("table.sortable thead th", has_text="inliers").first
-    column = "rows => rows.map(r => Number(r.cells[3].textContent))"
+    at = visit.page.locator("table.sortable thead th").all_inner_texts().index("inliers")
+    column = f"rows => rows.map(r => Number(r.cells[{at}].textContent))"
     head.click()
     up = visit.page.eval_on_selector_all("table.sortable tbody tr", column)
     assert len(up) == N
@@ -104,6 +105,12 @@ def test_a_click_sorts_the_samples_both_ways(visit: Visit) -> None:
     assert visit.page.eval_on_selector_all("table.sortable tbody tr", column) == sorted(up, reverse=True)
     assert head.get_attribute("aria-sort") == "descending"
     assert visit.complaints == []
+
+
+def test_failures_come_last_when_sorted_by_error(visit: Visit) -> None:
+    visit.page.locator("table.sortable thead th", has_text="translation").first.click()
+    names = visit.page.eval_on_selector_all("table.sortable tbody tr", "all => all.map(r => r.cells[0].textContent)")
+    assert names[-2:] == [name_of(i) for i in FAILED]
 
 
 def test_a_click_enlarges_a_picture(visit: Visit) -> None:

@@ -75,7 +75,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Cell | str]], sortable: b
         for i, cell in enumerate(cells):
             tag = "th" if i == 0 else "td"
             css = " ".join(filter(None, ["num" if numeric[i] else "", "" if cell.css == "failed" else cell.css]))
-            data = "" if cell.sort_by is None else f' data-v="{cell.sort_by:.12g}"'
+            data = "" if cell.sort_by is None else f' data-v="{_script_number(cell.sort_by)}"'
             parts.append(f"<{tag}{_css(css)}{data}>{escape(cell.text)}</{tag}>")
         parts.append("</tr>")
     return "".join([*parts, "</tbody></table></div>"])
@@ -101,6 +101,10 @@ def fold(title: str, text: str) -> str:
 def quiet(text: str) -> str:
     """A remark."""
     return f'<p class="quiet">{escape(text)}</p>'
+
+
+def _script_number(value: float) -> str:
+    return f"{value:.12g}".replace("inf", "Infinity")
 
 
 def _css(names: str) -> str:

@@ -60,7 +60,7 @@ def write_report(run_dir: Path, exhibit: Exhibit | None = None) -> Path:
         _gallery(run),
         sections.failures(run),
         sections.timing(run),
-        sections.frames_table(run),
+        sections.frames_table(run, exhibit.per_sample if exhibit is not None else {}),
         sections.record(run),
     ]
     page = _page(run, [part for part in parts if part])

@@ -22,6 +22,7 @@ class RunFolder:
     Attributes:
         metrics, timing, environment: documents of metrics.json, timing.json, environment.json; empty if absent.
         results: the lines of results.jsonl.
+        spent_ms: sample name -> milliseconds it took in all, from timing.jsonl.
         command, config: text of command.txt and config.yaml.
         frames: position in the run -> picture of that result.
         problems: files that are there but cannot be read, one line each.
@@ -32,6 +33,7 @@ class RunFolder:
     timing: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     results: list[dict[str, Any]] = field(default_factory=list)
+    spent_ms: dict[str, float] = field(default_factory=dict)
     command: str = ""
     config: str = ""
     frames: dict[int, Path] = field(default_factory=dict)
@@ -44,7 +46,9 @@ class RunFolder:
 
     @property
     def seed(self) -> Any | None:
-        """The first ``seed`` of the configuration, outermost first."""
+        """The seed of metrics.json, else the first one of the configuration, outermost first."""
+        if "seed" in self.metrics:
+            return self.metrics["seed"]
         try:
             level = [yaml.safe_load(self.config)]
         except yaml.YAMLError:
@@ -72,15 +76,9 @@ def read_run(path: str | Path) -> RunFolder:
     run.timing = _document(run, "timing.json")
     run.environment = _document(run, "environment.json")
     run.command, run.config = _text(run, "command.txt"), _text(run, "config.yaml")
-    for i, line in enumerate(_text(run, "results.jsonl").splitlines(), 1):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict):
-            run.results.append(row)
-        elif line.strip():
-            run.problems.append(f"results.jsonl: line {i} is damaged")
+    run.results = _lines(run, "results.jsonl")
+    spent = ((row.get("name"), row.get("total")) for row in _lines(run, "timing.jsonl"))
+    run.spent_ms = {str(name): float(ms) for name, ms in spent if isinstance(ms, (int, float))}
     for file in sorted((run.path / "viz").glob("frame_*.png")):
         match = _FRAME.search(file.name)
         if match and inside(file, run.path):
@@ -108,6 +106,20 @@ def _text(run: RunFolder, name: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         run.problems.append(f"{name}: cannot be read ({type(error).__name__})")
         return ""
+
+
+def _lines(run: RunFolder, name: str) -> list[dict[str, Any]]:
+    rows = []
+    for i, line in enumerate(_text(run, name).splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        elif line.strip():
+            run.problems.append(f"{name}: line {i} is damaged")
+    return rows
 
 
 def _document(run: RunFolder, name: str) -> dict[str, Any]:

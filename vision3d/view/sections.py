@@ -29,6 +29,7 @@ _HEADLINES = ("median_translation_cm", "median_rotation_deg", "recall_5cm_5deg",
 _MAX_FAILURES, _MAX_ROWS = 200, 5000
 # Facts of a result that a row of the frame table shows in its own way, or that no row can hold.
 _NOT_COLUMNS = {"name", "status", "reason", "T_world_cam", "covariance", "extra", "n_inliers", "n_matches"}
+_NOT_COLUMNS |= {"stamp_ns", "camera"}
 
 
 def heading(run: RunFolder) -> str:
@@ -41,7 +42,9 @@ def heading(run: RunFolder) -> str:
     if n:
         facts.append(f"{m.get('n_failed', len(run.failures()))} failed")
     if m.get("n_skipped"):
-        facts.append(f"{m['n_skipped']} skipped as unreadable")
+        facts.append(f"{m['n_skipped']} not scored")
+    if m.get("truth"):
+        facts.append(f"truth: {m['truth']}")
     if run.seed is not None:
         facts.append(f"seed {run.seed}")
     parts = [f"<h1>{escape(title)}</h1>", quiet(" · ".join(facts))]
@@ -93,48 +96,47 @@ def metrics_table(run: RunFolder) -> str:
 
 
 def failures(run: RunFolder) -> str:
-    """Every sample without a result, by name, with the reason."""
+    """Every sample without a result, and every one that was not scored, by name, with the reason."""
     if not run.results and not run.metrics:
         return ""
     failed = run.failures()
-    if not failed:
-        return section("failures", "Failures", quiet("None: every sample has a result."))
-    rows = [
-        [Cell(str(f.get("name", "?"))), Cell(str(f.get("status", ""))), Cell(str(f.get("reason", "")))] for f in failed
-    ]
-    body = table(["name", "status", "reason"], rows[:_MAX_FAILURES])
-    if len(rows) > _MAX_FAILURES:
-        body += quiet(f"{len(rows) - _MAX_FAILURES} more in metrics.json.")
-    return section("failures", f"Failures ({len(rows)})", body)
+    skipped = [s for s in run.metrics.get("skipped") or [] if isinstance(s, Mapping)]
+    body = _reasons(failed, ("name", "status", "reason")) if failed else quiet("None: every sample has a result.")
+    if skipped:
+        body += "<h2>Not scored</h2>" + quiet("Left out by the reader, and in no number above.")
+        body += _reasons(skipped, ("name", "reason"))
+    return section("failures", f"Failures ({len(failed)})", body)
 
 
 def timing(run: RunFolder) -> str:
-    """Milliseconds per stage."""
-    stages = _mapping(run.timing) or _mapping(run.metrics.get("timing_ms"))
-    for key in ("timing_ms", "stages"):
-        stages = _mapping(stages.get(key)) or stages
-    stages = {k: v for k, v in stages.items() if isinstance(v, Mapping)}
+    """Milliseconds per stage, and in total for every method."""
+    stages = _stages(run.timing) or _stages(run.metrics)
     if not stages:
         return ""
-    columns = list(dict.fromkeys(c for stats in stages.values() for c, v in stats.items() if _is_number(v)))
-    head = ["stage", *(c if c in ("n", "count") else f"{c.removesuffix('_ms').replace('_', ' ')}, ms" for c in columns)]
-    rows = [[Cell(str(name)), *(_timing_cell(stats.get(c), c) for c in columns)] for name, stats in stages.items()]
-    return section("timing", "Time per sample", table(head, rows))
+    body = _stage_table("stage", stages)
+    methods = {str(name): _stages(document) for name, document in _mapping(run.timing.get("baselines")).items()}
+    totals = {name: found["total"] for name, found in methods.items() if "total" in found}
+    if totals and "total" in stages:
+        own = str(run.metrics.get("pipeline") or "this run")
+        body += "<h2>Total by method</h2>" + _stage_table("method", {own: stages["total"], **totals})
+    return section("timing", "Time per sample", body)
 
 
-def frames_table(run: RunFolder) -> str:
-    """One row per sample, to be sorted by any column."""
+def frames_table(run: RunFolder, per_sample: Mapping[str, Mapping[str, float]]) -> str:
+    """One row per sample, to be sorted by any column; ``per_sample`` as in :class:`vision3d.types.Exhibit`."""
     if not run.results:
         return ""
-    per_sample = _mapping(run.metrics.get("per_sample"))
-    rows = [_flat(r, _mapping(per_sample.get(str(r.get("name"))))) for r in run.results]
+    names = [str(r.get("name", "")) for r in run.results]
+    rows = [_flat(r, per_sample.get(name, {})) for name, r in zip(names, run.results, strict=True)]
+    for name, row in zip(names, rows, strict=True):
+        row |= {"time_ms": run.spent_ms[name]} if name in run.spent_ms else {}
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    body_rows = []
+    body_rows: list[list[Cell | str]] = []
     for i, (result, row) in enumerate(zip(run.results, rows, strict=True)):
         status = str(result.get("status", ""))
-        name = Cell(str(result.get("name", i)), css="failed" if status not in ("ok", "") else "")
+        title = Cell(str(result.get("name", i)), css="failed" if status not in ("ok", "") else "")
         position = Cell(str(i), float(i))
-        body_rows.append([name, position, Cell(status), *(_value_cell(row.get(c), c) for c in columns)])
+        body_rows.append([title, position, Cell(status), *(_value_cell(row.get(c), c) for c in columns)])
     body = '<div class="frames"><div class="box">'
     body += table(["name", "#", "status", *(_head(c) for c in columns)], body_rows[:_MAX_ROWS], sortable=True)
     body += "</div></div>"
@@ -151,13 +153,19 @@ def record(run: RunFolder) -> str:
     return section("record", "How this was made", body) if body else ""
 
 
+def _reasons(items: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    rows = [[str(item.get(c, "")) for c in columns] for item in items]
+    more = quiet(f"{len(rows) - _MAX_FAILURES} more in metrics.json.") if len(rows) > _MAX_FAILURES else ""
+    return table(columns, rows[:_MAX_FAILURES]) + more
+
+
 def _compare(columns: Mapping[str, list[Mapping[str, Any]]]) -> str:
     names = list(dict.fromkeys(str(m["name"]) for metrics in columns.values() for m in metrics))
-    rows = []
+    rows: list[list[Cell | str]] = []
     for name in names:
         found = [next((m for m in metrics if m["name"] == name), None) for metrics in columns.values()]
         best = _best(found) if len(columns) > 1 else None
-        row = [Cell(label(name))]
+        row: list[Cell | str] = [Cell(label(name))]
         for metric in found:
             if metric is None:
                 row.append(Cell("–", math.inf))
@@ -183,7 +191,7 @@ def _best(metrics: Sequence[Mapping[str, Any] | None]) -> str | None:
 
 def _flat(result: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, Any]:
     """The plain facts of a result: scores, counts, camera centre, other scalars."""
-    row: dict[str, Any] = {k: v for k, v in scores.items() if v is None or _is_number(v)}
+    row: dict[str, Any] = dict(scores)
     row |= {k: result[k] for k in ("n_inliers", "n_matches") if _is_number(result.get(k))}
     pose = result.get("T_world_cam")
     with contextlib.suppress(TypeError, IndexError, ValueError):
@@ -204,9 +212,27 @@ def _value_cell(value: Any, column: str) -> Cell:
         return Cell(str(value))
     if value is None:
         return Cell("", math.inf)
+    if not math.isfinite(value):
+        return Cell(number(value), float(value))
     # Centimetre steps hide in metres with two decimals, and a column of numbers must line up.
     decimals = 3 if column.endswith("_m") else 2
     return Cell(str(value) if isinstance(value, int) else f"{value:.{decimals}f}", float(value))
+
+
+def _stages(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Stage -> statistic -> value of timing.json (or one method of it): below ``timing_ms``, else at its top."""
+    found = _mapping(document.get("timing_ms", document))
+    return {
+        str(name): stats
+        for name, stats in found.items()
+        if isinstance(stats, Mapping) and stats and all(_is_number(v) for v in stats.values())
+    }
+
+
+def _stage_table(what: str, stages: Mapping[str, Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(c for stats in stages.values() for c in stats))
+    head = [what, *(c if c in ("n", "count") else f"{c.removesuffix('_ms').replace('_', ' ')}, ms" for c in columns)]
+    return table(head, [[Cell(name), *(_timing_cell(s.get(c), c) for c in columns)] for name, s in stages.items()])
 
 
 def _timing_cell(value: Any, column: str) -> Cell:
