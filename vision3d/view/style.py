@@ -58,6 +58,7 @@ th[aria-sort=descending]::after { content: " \\2193"; }
 .frames td, .frames th { font-size: .86rem; padding-top: .25rem; padding-bottom: .25rem; }
 .frames .box { max-height: 32rem; overflow: auto; border: 1px solid var(--grid); border-radius: 8px; padding: 0 .9rem; }
 .frames table { width: 100%; }
+.frames th:last-child, .frames td:last-child { padding-right: .2rem; }
 .frames .scroll { overflow: visible; }
 .frames thead th { position: sticky; top: 0; background: var(--paper); }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 310px), 1fr)); gap: 1rem; }
