@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import io
 import os
 import re
@@ -193,5 +194,17 @@ def one_line(box: str, prog: str) -> str:
     if missing:
         names = [n for n in re.findall(r"(DATA|--[a-z0-9.-]+)", missing[1]) if n != "--help"]
         return f"missing {' and '.join(dict.fromkeys(names)) or missing[1]} (see {prog} --help)"
-    message = re.sub(r"^Error parsing (?:pipeline\.|data\.|runner\.|verb\.)?", "", message)
+    choice = re.match(r"invalid choice '(.*)' for argument '(.*)'. Expected one of \((.*?),?\)", message)
+    if choice:
+        value, flag, known = choice.groups()
+        offered = re.findall(r"'([^']*)'", known)
+        close = difflib.get_close_matches(value, offered, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        return f"{flag} must be one of {', '.join(offered)}, got '{value}'{hint}"
+    number = re.match(r"Error parsing (--\S+): (?:invalid literal|could not convert).*: '(.*)'", message)
+    if number:
+        kind = "int" if "invalid literal" in message else "a number"
+        return f"{number[1]} must be {kind}, got '{number[2]}'"
+    # tyro speaks of nested options by their place in our combined dataclass, which the user never sees.
+    message = re.sub(r"^Error parsing (?:(?:pipeline|data|runner|verb)(?:\.|(?=:)))?(?:: )?", "", message)
     return f"{message.rstrip('.')} (see {prog} --help)"

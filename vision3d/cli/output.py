@@ -43,8 +43,8 @@ class Output:
         return 2
 
 
-def table(header: list[str], rows: list[list[str]], title: str = "") -> str:
-    """A table for people; the first column is text, the others are numbers. As wide as it needs to be."""
+def table(header: list[str], rows: list[list[str]], title: str = "", right: bool = True) -> str:
+    """A table for people, as wide as it needs to be; all columns but the first are aligned ``right``."""
     from io import StringIO
 
     from rich.box import SIMPLE
@@ -54,7 +54,7 @@ def table(header: list[str], rows: list[list[str]], title: str = "") -> str:
 
     grid = Table(box=SIMPLE, pad_edge=False)
     for column, name in enumerate(header):
-        grid.add_column(Text(name), justify="left" if column == 0 else "right", no_wrap=True)
+        grid.add_column(Text(name), justify="right" if right and column else "left", no_wrap=True)
     for row in rows:
         grid.add_row(*[Text(cell) for cell in row])
     buffer = StringIO()

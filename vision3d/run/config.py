@@ -234,7 +234,7 @@ def field_docs(cls: type) -> dict[str, str]:
     import docstring_parser
 
     params = docstring_parser.parse(cls.__doc__ or "").params
-    return {p.arg_name: " ".join((p.description or "").split()) for p in params}
+    return {p.arg_name: " ".join((p.description or "").replace("``", "'").split()) for p in params}
 
 
 def field_types(cls: type) -> dict[str, Any]:

@@ -9,9 +9,8 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from vision3d.run.config import FullConfig, differences, dump_yaml
 from vision3d.run.console import Console
 from vision3d.run.data import Subset, data_identity, readable
 from vision3d.run.environment import set_seed, set_threads, versions
-from vision3d.run.files import digest, folder_digest, read_json, write_bytes, write_json, write_text
+from vision3d.run.files import digest, folder_digest, read_json, whole_file, write_json, write_text
 from vision3d.run.folder import shortened, slug
 from vision3d.run.modelfolder import SCHEMA, VOLATILE, publish, require_replaceable
 
@@ -57,7 +56,8 @@ class WorkContext:
             start_s = time.perf_counter()
             set_seed(self.seed, key)
             arrays = {name: np.asarray(array, order="C") for name, array in make().items()}
-            write_bytes(path, _arrays_bytes(arrays))
+            with whole_file(path) as file:
+                _write_arrays(file, arrays)
             self.stages_s[key] = round(time.perf_counter() - start_s, 3)
         else:
             self.console.note(f"{key}: from an earlier run")
@@ -204,15 +204,13 @@ class Fit:
         return Subset(self.reader, good), bad
 
 
-def _arrays_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """An .npz without pickles, and with the same bytes each time."""
-    buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+def _write_arrays(file: BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """An .npz without pickles, and with the same bytes each time. The number in front of a name keeps the order."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for index, (name, array) in enumerate(arrays.items()):
-            part = BytesIO()
-            np.lib.format.write_array(part, array, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{index:06d}/{name}.npy"), part.getvalue())
-    return buffer.getvalue()
+            info = zipfile.ZipInfo(f"{index:06d}/{name}.npy")
+            with archive.open(info, "w", force_zip64=True) as part:
+                np.lib.format.write_array(part, array, allow_pickle=False)
 
 
 def _read_arrays(path: Path) -> Arrays | None:

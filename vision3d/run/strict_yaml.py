@@ -158,7 +158,8 @@ def _build(node: yaml.Node, base: Any, path: str, where: yaml.Node, extra: tuple
     except (ValueError, ConfigError) as error:
         blamed = [name for name in changes if len(changes) == 1 or not _accepts(base, {name: changes[name]})]
         at, label = (keys[blamed[0]], _join(path, blamed[0])) if len(blamed) == 1 else (where, path)
-        raise _Problem(at, f"{label}: {_one_line(error)}") from None
+        said = _one_line(error)
+        raise _Problem(at, said if label.rpartition(".")[2] in said else f"{label}: {said}") from None
 
 
 def _accepts(base: Any, changes: Mapping[str, Any]) -> bool:
