@@ -106,7 +106,7 @@ def recall(e_t: ArrayLike, e_R: ArrayLike, cm: float, deg: float) -> float:
 
 
 def medians(e_t: ArrayLike, e_R: ArrayLike) -> tuple[float, float]:
-    """Independent medians in (cm, deg); both infinite where more than half of the queries failed."""
+    """Independent medians in (cm, deg); both infinite where half of the queries or more failed."""
     e_t, e_R = _checked(e_t, e_R)
     if not len(e_t):
         raise ValueError("median of no query is undefined")
