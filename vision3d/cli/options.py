@@ -205,6 +205,14 @@ def one_line(box: str, prog: str) -> str:
     if number:
         kind = "int" if "invalid literal" in message else "a number"
         return f"{number[1]} must be {kind}, got '{number[2]}'"
+    value = re.match(r"Missing value for argument '(.*?)'. Expected (\d+) value", message)
+    if value:
+        return f"{value[1]} needs {value[2]} value{'s' if value[2] != '1' else ''}"
+    parsing = re.match(r"Error parsing (--\S+): .*?\[('.*?')\]", message)
+    if parsing:
+        shape = next((line.partition(" ")[2] for line in rest if line.startswith(parsing[1] + " ")), "")
+        got = " ".join(re.findall(r"'(.*?)'", parsing[2]))
+        return f"{parsing[1]} must be {shape or 'of another form'}, got '{got}'"
     # tyro speaks of nested options by their place in our combined dataclass, which the user never sees.
     message = re.sub(r"^Error parsing (?:(?:pipeline|data|runner|verb)(?:\.|(?=:)))?(?:: )?", "", message)
     return f"{message.rstrip('.')} (see {prog} --help)"

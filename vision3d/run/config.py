@@ -222,11 +222,23 @@ def _scalar(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_scalar(key)}: {_scalar(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str):
-        # Double quotes are JSON's and always safe; plain words need none.
         plain = value and value.replace("-", "").replace("_", "").isalnum() and value[0].isalpha()
         words = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
-        return value if plain and value.isascii() and value.lower() not in words else json.dumps(value)
+        return value if plain and value.isascii() and value.lower() not in words else _quoted(value)
     return yaml.safe_dump(value, default_flow_style=True, width=10**6).split("\n")[0]
+
+
+def _quoted(text: str) -> str:
+    """A double-quoted YAML scalar on one line. JSON's escapes would not do: YAML joins no surrogate pairs."""
+    out = []
+    for char in text:
+        if char in '"\\':
+            out.append("\\" + char)
+        elif char.isprintable() and char != "\ufeff":
+            out.append(char)
+        else:
+            out.append(f"\\U{ord(char):08X}")
+    return '"' + "".join(out) + '"'
 
 
 def field_docs(cls: type) -> dict[str, str]:

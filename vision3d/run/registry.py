@@ -46,6 +46,9 @@ def providers(group: str) -> dict[str, list[Provider]]:
     found: dict[str, list[Provider]] = {}
     seen: set[str] = set()
     for dist in distributions():
+        # Parsing every package's metadata takes a tenth of a second; a look at the raw text takes a hundredth.
+        if f"[{group}]" not in (dist.read_text("entry_points.txt") or ""):
+            continue
         package = dist.metadata["Name"] if dist.metadata is not None else None
         if not package or _normal(package) in seen:
             continue
