@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from vision3d.types import Float
 Array = NDArray[Any]
 
 SIZE_M = np.array([6.0, 4.0, 3.0])
-TEXELS_PER_M = 320.0
+TEXELS_PER_M = 256.0  # as fine as a 640-pixel image from two metres away
 MIP_LEVELS = 6
 ATLAS_WIDTH = 8192
 STRIP_ROWS = 32
@@ -59,10 +60,16 @@ class Quad:
     width: float
     height: float
 
-    @property
+    @cached_property
     def normal(self) -> Float:
         """(3,) unit vector towards the viewer."""
         return -np.cross(self.right, self.down)
+
+
+@lru_cache(maxsize=1)
+def room(seed: int) -> Room:
+    """The room of a seed; the last one is kept, since readers of its splits share it (1 s, 90 MB)."""
+    return Room(seed)
 
 
 class Room:
@@ -214,8 +221,8 @@ def _blocks(rng: np.random.Generator) -> list[Quad]:
     up = np.array([0.0, 0.0, 1.0])
     quads = []
     for cx, cy in ((-X / 2 + 0.75, -Y / 2 + 0.65), (X / 2 - 0.7, Y / 2 - 0.6), (0.4, Y / 2 - 0.5)):
-        # Tenths of a metre are whole texels at every mip level.
-        w, d, h = (rng.integers(low, high) / 10 for low, high in ((6, 9), (5, 8), (5, 9)))
+        # Eighths of a metre are whole texels at every mip level.
+        w, d, h = (rng.integers(low, high) / 8 for low, high in ((5, 8), (4, 7), (4, 7)))
         half = np.array([w, d, 0.0]) / 2
         center = np.array([cx, cy, 0.0])
         for normal, width in (((1, 0, 0), d), ((-1, 0, 0), d), ((0, 1, 0), w), ((0, -1, 0), w)):

@@ -59,9 +59,9 @@ class RoomReader(FrameReader):
 
     def _render(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         if self._room is None:
-            from vision3d.readers._room import Room
+            from vision3d.readers._room import room
 
-            self._room = Room(self.options["seed"])
+            self._room = room(self.options["seed"])
         if self._last is None or self._last[0] != index:
             record = self.records[index]
             image, depth_m = self._room.render(record.camera, record.T_world_cam)
