@@ -117,7 +117,7 @@ def test_relative_pose_from_distorted_pixels_with_outliers(outliers: float) -> N
     direction = T_B_A[:3, 3] / np.linalg.norm(T_B_A[:3, 3])
     assert np.degrees(np.arccos(found.t_b_a @ direction)) < 2
     assert found.inliers[~wrong].mean() > 0.95
-    assert found.inliers[wrong].mean() < 0.15
+    assert found.inliers[wrong].sum() <= 0.15 * wrong.sum()
     again = estimate_relative_pose(uv_a, uv_b, CAMERA, CAMERA, 2.0, seed=5)
     assert again is not None
     assert np.array_equal(again.E, found.E)

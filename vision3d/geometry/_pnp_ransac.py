@@ -32,6 +32,8 @@ class RansacSettings:
     seed: int
 
 
+_BATCH = 64  # samples that the OpenCV fallback draws and scores at once
+
 Backend = Callable[[Float, Float, Camera, RansacSettings], "Float | None"]
 
 
@@ -96,46 +98,65 @@ def _poselib(uv_px: Float, points_world: Float, camera: Camera, settings: Ransac
 
 
 def _opencv(uv_px: Float, points_world: Float, camera: Camera, settings: RansacSettings) -> Float | None:
-    """MSAC over P3P samples, with EPnP-free local optimisation on the inliers of every new best (SQPnP)."""
+    """MSAC over P3P samples in batches, with local optimisation (SQPnP on the inliers) of every new best.
+
+    Errors are those of the undistorted image, scaled by the focal length.
+    """
     import cv2
 
     rng = np.random.default_rng(settings.seed)
-    n = len(uv_px)
-    xy, eye, zero = camera.normalize(uv_px), np.eye(3), np.zeros(4)
-    limit2 = settings.max_error_px**2
-    best_T, best_score, needed, trial = None, n * limit2, settings.max_iterations, 0
+    xy, limit2 = camera.normalize(uv_px), (settings.max_error_px / camera.focal) ** 2
+    n, best, best_score = len(xy), None, np.inf
+    done, needed = 0, settings.max_iterations
+    while done < max(settings.min_iterations, min(needed, settings.max_iterations)):
+        poses = _p3p_batch(xy, points_world, rng, _BATCH)
+        done += _BATCH
+        if not len(poses):
+            continue
+        scores, inliers = _msac(poses, xy, points_world, limit2)
+        k = int(np.argmin(scores))
+        if scores[k] >= best_score:
+            continue
+        best, best_score, agree = poses[k], float(scores[k]), inliers[k]
+        for _ in range(5):
+            if agree.sum() < 4:
+                break
+            ok, rvec, t = cv2.solvePnP(points_world[agree], xy[agree], np.eye(3), np.zeros(4), flags=cv2.SOLVEPNP_SQPNP)
+            if not ok or not np.isfinite(rvec).all():
+                break
+            pose = se3.from_rt(se3.rotvec_to_rotation(np.ravel(rvec)), t)
+            score, inlier = _msac(pose[None], xy, points_world, limit2)
+            if score[0] >= best_score:
+                break
+            best, best_score, agree = pose, float(score[0]), inlier[0]
+        share = float(np.clip(agree.sum() / n, 1e-6, 1 - 1e-9))
+        needed = int(min(1e9, np.log(1 - settings.confidence) / np.log1p(-(share**3)))) + 1
+    return best
 
-    def score(T: Float) -> tuple[float, NDArray[np.bool_]]:
-        error2 = ((camera.project(se3.transform(T, points_world)) - uv_px) ** 2).sum(axis=1)
-        error2 = np.nan_to_num(error2, nan=np.inf)
-        return float(np.minimum(error2, limit2).sum()), error2 <= limit2
 
-    while trial < max(settings.min_iterations, min(needed, settings.max_iterations)):
-        trial += 1
-        pick = rng.choice(n, 3, replace=False)
+def _p3p_batch(xy: Float, points_world: Float, rng: np.random.Generator, size: int) -> Float:
+    """(S, 4, 4) every solution of ``size`` random minimal samples."""
+    import cv2
+
+    eye, zero, found = np.eye(3), np.zeros(4), []
+    for pick in np.argpartition(rng.random((size, len(xy))), 3, axis=1)[:, :3]:
         count, rvecs, tvecs = cv2.solveP3P(points_world[pick], xy[pick], eye, zero, flags=cv2.SOLVEPNP_P3P)
-        for k in range(count):
-            T = se3.from_rt(se3.rotvec_to_rotation(rvecs[k].ravel()), tvecs[k])
-            if not np.isfinite(T).all():
-                continue
-            value, inliers = score(T)
-            if value >= best_score:
-                continue
-            best_T, best_score = T, value
-            for _ in range(3):
-                if inliers.sum() < 4:
-                    break
-                ok, rvec, tvec = cv2.solvePnP(points_world[inliers], xy[inliers], eye, zero, flags=cv2.SOLVEPNP_SQPNP)
-                if not ok:
-                    break
-                T = se3.from_rt(se3.rotvec_to_rotation(rvec.ravel()), tvec)
-                value, inliers_new = score(T)
-                if not np.isfinite(T).all() or value >= best_score:
-                    break
-                best_T, best_score, inliers = T, value, inliers_new
-            share = np.clip(inliers.mean(), 1e-6, 1 - 1e-9)
-            needed = int(np.ceil(min(1e9, 3 * np.log(1 - settings.confidence) / np.log1p(-(share**3)))))
-    return best_T
+        found += [np.concatenate([rvecs[k], tvecs[k]]).ravel() for k in range(count)]
+    solutions = np.asarray(found, dtype=np.float64).reshape(-1, 6)
+    solutions = solutions[np.isfinite(solutions).all(axis=1)]
+    poses = np.tile(np.eye(4), (len(solutions), 1, 1))
+    poses[:, :3, :3] = se3.rotvec_to_rotation(solutions[:, :3])
+    poses[:, :3, 3] = solutions[:, 3:]
+    return poses
+
+
+def _msac(poses: Float, xy: Float, points_world: Float, limit2: float) -> tuple[Float, NDArray[np.bool_]]:
+    """Truncated squared errors (S,) of poses (S, 4, 4), and their inliers (S, M)."""
+    p = poses[:, :3, :3] @ points_world.T + poses[:, :3, 3:]
+    front = p[:, 2] > 1e-9
+    z = np.where(front, p[:, 2], 1.0)
+    error2 = np.where(front, (p[:, 0] / z - xy[:, 0]) ** 2 + (p[:, 1] / z - xy[:, 1]) ** 2, np.inf)
+    return np.minimum(error2, limit2).sum(axis=1), error2 <= limit2
 
 
 _BACKENDS: dict[str, Backend] = {"pycolmap": _pycolmap, "poselib": _poselib, "opencv": _opencv}

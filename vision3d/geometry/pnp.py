@@ -8,7 +8,7 @@ backend. A pose that cannot be found is a :class:`PoseFailure`, never an excepti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -81,21 +81,21 @@ def estimate_pose(
         point_covariances, sigma_px, loss_scale_px: as in :func:`refine_pose`.
         backend: ``auto``, ``pycolmap``, ``poselib`` or ``opencv``.
     """
-    problem = _problem(uv_px, points_world, camera, point_covariances, sigma_px, loss_scale_px)
-    n = len(problem.uv_px)
-    usable = problem.usable()
-    min_inliers = max(4, min_inliers)
+    whole = _problem(uv_px, points_world, camera, point_covariances, sigma_px, loss_scale_px)
+    usable = whole.usable()
+    problem, n, min_inliers = whole.subset(usable), len(usable), max(4, min_inliers)
     if usable.sum() < min_inliers:
         return PoseFailure(f"{int(usable.sum())} usable matches, at least {min_inliers} are needed", n)
     settings = RansacSettings(max_error_px, min_iterations, max_iterations, confidence, seed)
-    starts = [find_backend(backend)(problem.uv_px[usable], problem.points_world[usable], camera, settings)]
+    starts = [find_backend(backend)(problem.uv_px, problem.points_world, camera, settings)]
     if prior_T_world_cam is not None:
-        starts.append(_approach(problem.subset(usable), se3.invert(prior_T_world_cam), max_error_px))
+        starts.append(_approach(problem, se3.invert(prior_T_world_cam), max_error_px))
     best: PoseEstimate | PoseFailure = PoseFailure("no pose explains any sample of the matches", n)
     for T_cam_world in starts:
         if T_cam_world is None:
             continue
-        found = _polish(problem, usable, T_cam_world, max_error_px, min_inliers)
+        T, inliers = _polish(problem, T_cam_world, max_error_px, min_inliers)
+        found = _result(problem, T, inliers, usable, min_inliers)
         # At a tie the earlier start stays: RANSAC's pose owes nothing to the prior.
         if found.n_inliers > best.n_inliers or (isinstance(best, PoseFailure) and isinstance(found, PoseEstimate)):
             best = found
@@ -125,13 +125,13 @@ def refine_pose(
         loss_scale_px: scale of the Cauchy loss.
         max_error_px: bound that defines the result's ``inliers``; they alone set rms and covariance.
     """
-    problem = _problem(uv_px, points_world, camera, point_covariances, sigma_px, loss_scale_px)
-    usable = problem.usable()
+    whole = _problem(uv_px, points_world, camera, point_covariances, sigma_px, loss_scale_px)
+    usable = whole.usable()
     if usable.sum() < 4:
         return PoseFailure(f"{int(usable.sum())} usable matches, at least 4 are needed", len(usable))
-    T, _ = minimize(problem.subset(usable), se3.invert(T_world_cam))
-    inliers = usable & (problem.errors_px(T) <= min(max_error_px, 1e6))
-    return _result(problem, T, inliers, 4)
+    problem = whole.subset(usable)
+    T, _ = minimize(problem, se3.invert(T_world_cam))
+    return _result(problem, T, problem.errors_px(T) <= min(max_error_px, 1e6), usable, 4)
 
 
 def pose_covariance(
@@ -174,32 +174,36 @@ def _problem(
 
 
 def _approach(problem: PoseProblem, T_cam_world: Float, max_error_px: float) -> Float:
-    """From a rough pose towards the nearest consensus: Cauchy loss with a scale that halves down to the bound."""
-    scale = 16 * max_error_px
-    while scale > max_error_px:
-        wide = PoseProblem(problem.uv_px, problem.points_world, problem.camera, None, problem.sigma_px, scale)
+    """From a rough pose towards the nearest consensus: matches within a gate that halves down to the error bound."""
+    gate = 16 * max_error_px
+    while gate >= max_error_px:
+        near = problem.errors_px(T_cam_world) <= gate
+        if near.sum() < 6:
+            break
+        wide = replace(problem.subset(near), point_covariances=None, loss_scale_px=gate / 4)
         T_cam_world, _ = minimize(wide, T_cam_world, max_iterations=10)
-        scale /= 2
+        gate /= 2
     return T_cam_world
 
 
-def _polish(
-    problem: PoseProblem, usable: NDArray[np.bool_], T: Float, max_error_px: float, min_inliers: int
-) -> PoseEstimate | PoseFailure:
-    """Alternate inlier selection and refinement until the inliers stay."""
-    inliers = usable & (problem.errors_px(T) <= max_error_px)
+def _polish(problem: PoseProblem, T: Float, max_error_px: float, min_inliers: int) -> tuple[Float, NDArray[np.bool_]]:
+    """Alternate inlier selection and refinement until the inliers stay; the pose and its inliers."""
+    inliers = problem.errors_px(T) <= max_error_px
     for _ in range(5):
         if inliers.sum() < min_inliers:
             break
         T, _ = minimize(problem.subset(inliers), T)
-        before, inliers = inliers, usable & (problem.errors_px(T) <= max_error_px)
+        before, inliers = inliers, problem.errors_px(T) <= max_error_px
         if np.array_equal(before, inliers):
             break
-    return _result(problem, T, inliers, min_inliers)
+    return T, inliers
 
 
-def _result(problem: PoseProblem, T: Float, inliers: NDArray[np.bool_], min_inliers: int) -> PoseEstimate | PoseFailure:
-    n, found = len(inliers), int(inliers.sum())
+def _result(
+    problem: PoseProblem, T: Float, inliers: NDArray[np.bool_], usable: NDArray[np.bool_], min_inliers: int
+) -> PoseEstimate | PoseFailure:
+    """The outcome in the caller's numbering: ``problem`` holds the ``usable`` ones of all matches."""
+    n, found = len(usable), int(inliers.sum())
     if found < min_inliers:
         return PoseFailure(f"{found} of {n} matches agree with the best pose, at least {min_inliers} must", n, found)
     agreeing = problem.subset(inliers)
@@ -207,4 +211,6 @@ def _result(problem: PoseProblem, T: Float, inliers: NDArray[np.bool_], min_inli
     if covariance is None:
         return PoseFailure(f"the {found} agreeing matches do not determine a pose (points on a line?)", n, found)
     rms = float(np.sqrt(np.mean(agreeing.errors_px(T) ** 2)))
-    return PoseEstimate(se3.invert(T), covariance, inliers, rms)
+    all_inliers = np.zeros(n, dtype=np.bool_)
+    all_inliers[usable] = inliers
+    return PoseEstimate(se3.invert(T), covariance, all_inliers, rms)
