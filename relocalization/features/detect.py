@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relocalization.features.sampling import bilinear_taps
-
 
 def detect(scores: Tensor, *, radius: int, threshold: float, border: int, top_k: int) -> tuple[Tensor, Tensor]:
     """Local maxima of a score map.
@@ -28,7 +26,7 @@ def detect(scores: Tensor, *, radius: int, threshold: float, border: int, top_k:
         top_k: at most so many are kept, the strongest.
 
     Returns:
-        (N, 2) float64 pixels (x, y) and (N,) float32 scores, strongest first; equal scores in reading order.
+        (N, 2) float64 pixels (x, y) and (N,) float32 scores of the maxima, strongest first; ties in reading order.
     """
     height, width = scores.shape
     window = 2 * radius + 1
@@ -50,8 +48,7 @@ def detect(scores: Tensor, *, radius: int, threshold: float, border: int, top_k:
     weight /= weight.sum(1, keepdim=True)
     uv = yx.flip(1).double() + weight @ torch.stack([dx, dy], dim=1).double()
 
-    index, tap = bilinear_taps(uv, height, width)
-    value = (scores.reshape(-1)[index] * tap).sum(1)
+    value = scores[yx[:, 0], yx[:, 1]]
     keep = (uv >= border).all(1) & (uv[:, 0] <= width - 1 - border) & (uv[:, 1] <= height - 1 - border)
     uv, value = uv[keep], value[keep]
     order = torch.sort(value, descending=True, stable=True).indices[:top_k]
