@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from vision3d.contracts import Reader
 from vision3d.errors import DataError
@@ -36,11 +36,13 @@ class LineFile:
             self.records.append(record)
         if whole < len(data):
             os.truncate(path, whole)
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        self._file: TextIO | None = None  # opened by the first append
 
     def append(self, record: Any) -> dict[str, Any]:
         """Write one record; returns it as it will be read back."""
         line = json_line(record)
+        if self._file is None:
+            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._file.write(line + "\n")
         self._file.flush()
         stored: dict[str, Any] = json.loads(line)
@@ -48,7 +50,9 @@ class LineFile:
         return stored
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 class ResultStore:
