@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from relocalization.fit_adam import paper, polish
 from relocalization.fit_config import FitConfig
-from relocalization.fit_rays import ObservedRays, RayBatch, batches
-from relocalization.fit_ridge import RidgeSystem, choose_ridge, shared_density
+from relocalization.fit_rays import ObservedRays, RayBatch, batches, view_axes
+from relocalization.fit_ridge import choose_ridge, ridge_system, shared_density
 from vision3d.voxels.grids import VoxelGrids
 from vision3d.voxels.render import ray_weights
 
@@ -27,7 +28,7 @@ class Fields:
         grids: boxes with density (1 or M, R, R, R) and descriptors (M, R, R, R, C), float32.
         cosine: (M,) mean over the views of the cosine between rendered and observed descriptor; 0 without rays.
         psnr_db: (M,) of the rendered descriptors, peak-to-peak 2; 0 without rays.
-        ridge: the strength that was used.
+        ridge: the strength that was used; 0 with ``paper``.
         ridge_scores: strength -> mean cosine to left-out views, where it was chosen by that.
     """
 
@@ -54,15 +55,16 @@ def fit_fields(
     config = config or FitConfig()
     resolution, channels, count = config.resolution, rays.descriptors.shape[1], len(centers)
     common = shared_density(resolution, config.density)
+    axes = view_axes(rays, count, config.stretch) if config.axes == "view" else None
     ridge, scores = config.ridge, dict[float, float]()
-    if ridge == 0.0:
-        ridge, scores = choose_ridge(rays, centers, half_sizes, common, config.marching, seed)
+    if ridge == 0.0 and config.method != "paper":
+        ridge, scores = choose_ridge(rays, centers, half_sizes, common, config.marching, axes, seed)
     config = replace(config, ridge=ridge)
 
     values = torch.zeros(count, resolution**3, channels)
     density = common if config.method == "ridge" else common.repeat(count, 1, 1, 1)
     cosine, psnr = torch.zeros(count), torch.zeros(count)
-    for batch in batches(rays, centers, half_sizes, config.batch):
+    for batch in batches(rays, centers, half_sizes, config.batch, axes):
         batch_density, batch_values = _fit_batch(batch, common, config, seed)
         values[batch.landmarks] = batch_values
         if config.method != "ridge":
@@ -73,15 +75,19 @@ def fit_fields(
         half_sizes=torch.as_tensor(half_sizes, dtype=torch.float64),
         density=density,
         values=values.reshape(count, resolution, resolution, resolution, channels),
+        axes=axes,
     )
     return Fields(grids, cosine, psnr, ridge, scores)
 
 
 def _fit_batch(batch: RayBatch, common: Tensor, config: FitConfig, seed: int) -> tuple[Tensor, Tensor]:
     """Density (1 or B, R, R, R) and values (B, R^3, C) of one batch."""
+    if config.method == "polish":
+        return polish(batch, common, config)
+    if config.method == "paper":
+        return paper(batch, config, seed)
     with torch.no_grad():
-        weights, _ = ray_weights(common, batch.origins, batch.directions, marching=config.marching)
-        return common, RidgeSystem.build(weights, batch.weight, batch.targets).solve(config.ridge).float()
+        return common, ridge_system(batch, common, config.marching).solve(config.ridge).float()
 
 
 @torch.no_grad()

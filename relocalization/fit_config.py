@@ -9,6 +9,7 @@ from typing import Literal
 from vision3d.errors import ConfigError
 from vision3d.voxels.marching import Marching
 
+BoxAxes = Literal["world", "view"]
 FitMethod = Literal["ridge", "polish", "paper"]
 
 
@@ -20,6 +21,10 @@ class FitConfig:
         method: ``ridge`` solves for the node values in closed form under one fixed density; ``polish`` goes on from
             there with Adam on density and values, and ends with another solve; ``paper`` is FaVoR's recipe.
         resolution: nodes along one side of a box; 1 stores one direction-free descriptor.
+        axes: ``world`` aligns every box with the world, as the paper does; ``view`` turns it towards the mean direction
+            it was seen from and stretches it along that direction, so that its nodes tell apart smaller angles.
+        stretch: length over width of a ``view`` box: its nodes then stand for about 0 and ``45 / stretch`` degrees off
+            the mean direction, and for everything beyond.
         density: raw density at every node of ``ridge`` and at the start of ``polish``. At 10 a box is opaque, so a ray
             reads the node values where it enters, which depends most on its direction; at the paper's 0 a box is
             nearly transparent and a ray reads the mean along its chord.
@@ -40,6 +45,8 @@ class FitConfig:
 
     method: FitMethod = "ridge"
     resolution: int = 3
+    axes: BoxAxes = "world"
+    stretch: float = 8.0
     density: float = 10.0
     ridge: float = 0.0
     patch_radius: int = 0
@@ -57,6 +64,7 @@ class FitConfig:
     def __post_init__(self) -> None:
         ranges = {
             "resolution": (1, 9),
+            "stretch": (1, 100),
             "density": (-20, 50),
             "ridge": (0, 1e6),
             "patch_radius": (0, 16),
@@ -74,5 +82,7 @@ class FitConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"fit.{name} is {value}: must lie between {low:g} and {high:g}")
+        if self.axes not in ("world", "view"):
+            raise ConfigError(f"fit.axes is {self.axes!r}: must be world or view")
         if self.method not in ("ridge", "polish", "paper"):
             raise ConfigError(f"fit.method is {self.method!r}: must be ridge, polish or paper")

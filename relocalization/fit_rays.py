@@ -94,6 +94,7 @@ def batches(
     centers: Float,
     half_sizes: Float,
     size: int,
+    axes: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
     only: NDArray[np.int64] | None = None,
 ) -> Iterator[RayBatch]:
@@ -103,6 +104,7 @@ def batches(
         rays: what was observed.
         centers, half_sizes: (M, 3) and (M,) boxes, metres.
         size: landmarks in a batch; fewer where they have many rays.
+        axes: (M, 3, 3) of the boxes, see :class:`vision3d.voxels.grids.VoxelGrids`.
         dtype: of the batch.
         only: the landmarks to visit, all when None.
     """
@@ -119,7 +121,7 @@ def batches(
         take = max(1, int(fits.sum()))
         chosen = wanted[position : position + take]
         position += take
-        yield _pad(rays, order, start, chosen, centers, half_sizes, dtype)
+        yield _pad(rays, order, start, chosen, centers, half_sizes, axes, dtype)
 
 
 def _pad(
@@ -129,6 +131,7 @@ def _pad(
     chosen: NDArray[np.int64],
     centers: Float,
     half_sizes: Float,
+    axes: Tensor | None,
     dtype: torch.dtype,
 ) -> RayBatch:
     lengths = start[chosen + 1] - start[chosen]
@@ -150,6 +153,7 @@ def _pad(
         torch.from_numpy(rays.directions[flat]),
         torch.from_numpy(centers[box]),
         torch.from_numpy(half_sizes[box]),
+        None if axes is None else axes[box],
     )
     shape = (len(chosen), longest, 3)
     return RayBatch(
@@ -165,3 +169,34 @@ def _pad(
 def _count_same(view: NDArray[np.int64]) -> NDArray[np.int64]:
     counts = [np.bincount(v[v >= 0]) for v in view]
     return np.stack([np.where(v >= 0, c[np.maximum(v, 0)], 1) for v, c in zip(view, counts)])
+
+
+def view_axes(rays: ObservedRays, n_landmarks: int, stretch: float) -> Tensor:
+    """Axes of boxes that face the views: z along the mean viewing direction, x where the views spread most.
+
+    They follow the cameras, so the fields do not change when the world frame is turned.
+
+    Args:
+        stretch: length over width of the boxes.
+
+    Returns:
+        (M, 3, 3) float32, a rotation whose last row is divided by ``stretch``; of the world's axes where the views
+        surround the landmark or are missing.
+    """
+    unit = rays.directions / np.linalg.norm(rays.directions, axis=1, keepdims=True)
+    total = np.zeros((n_landmarks, 3))
+    np.add.at(total, rays.landmark, unit)
+    length = np.linalg.norm(total, axis=1)
+    count = np.bincount(rays.landmark, minlength=n_landmarks)
+    known = length > 1e-3 * np.maximum(count, 1)
+    z = np.where(known[:, None], total / np.maximum(length, 1e-12)[:, None], [0.0, 0.0, 1.0])
+    # Spread around the mean direction; the direction itself is made the least spread of all.
+    aside = unit - z[rays.landmark] * np.sum(unit * z[rays.landmark], axis=1, keepdims=True)
+    scatter = np.zeros((n_landmarks, 3, 3))
+    np.add.at(scatter, rays.landmark, aside[:, :, None] * aside[:, None, :])
+    scatter -= (1.0 + count[:, None, None]) * z[:, :, None] * z[:, None, :]
+    x = np.linalg.eigh(scatter)[1][:, :, 2]
+    y = np.cross(z, x)
+    axes = np.stack([x, y, z / stretch], axis=1)
+    axes[~known] = np.diag([1.0, 1.0, 1.0 / stretch])
+    return torch.from_numpy(axes).float()

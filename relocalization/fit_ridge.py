@@ -95,6 +95,7 @@ def choose_ridge(
     half_sizes: np.ndarray,
     density: Tensor,
     marching: Marching,
+    axes: Tensor | None = None,
     seed: int = 0,
 ) -> tuple[float, dict[float, float]]:
     """The ridge under which views that were left out are rendered best, over a sample of the landmarks.
@@ -114,7 +115,7 @@ def choose_ridge(
     chosen = np.random.default_rng(seed).permutation(eligible)[:_SAMPLE]
     total = dict.fromkeys(RIDGES, 0.0)
     count = 0
-    for batch in batches(first, centers, half_sizes, 128, only=np.sort(chosen)):
+    for batch in batches(first, centers, half_sizes, 128, axes, only=np.sort(chosen)):
         system = ridge_system(batch, density, marching)
         for ridge in RIDGES:
             prediction = system.leave_one_out(ridge, batch.targets)
