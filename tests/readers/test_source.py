@@ -21,9 +21,9 @@ def test_query_is_split_off_unless_it_is_part_of_a_file_name(tmp_path):
 def test_options_are_typed_and_unknown_ones_get_a_suggestion():
     schema = {"fov_deg": bounded(float, 1, 175), "exif": flag}
     assert parse_source("d?fov_deg=60&exif", schema) == ("d", {"fov_deg": 60.0, "exif": True})
-    with pytest.raises(DataError, match="unknown option 'fov_dg'.*did you mean 'fov_deg'"):
+    with pytest.raises(DataError, match=r"unknown option 'fov_dg'.*did you mean 'fov_deg'"):
         parse_source("d?fov_dg=60", schema)
-    with pytest.raises(DataError, match="unknown option 'zzz'.*known: fov_deg, exif"):
+    with pytest.raises(DataError, match=r"unknown option 'zzz'.*known: fov_deg, exif"):
         parse_source("d?zzz=60", schema)
     with pytest.raises(DataError, match="'fov_deg' cannot be '500': must lie between 1 and 175"):
         parse_source("d?fov_deg=500", schema)
@@ -43,7 +43,7 @@ def test_a_data_set_is_found_up_to_two_levels_down_when_it_is_the_only_one(tmp_p
     other.mkdir()
     (other / "mark").touch()
     assert score(str(tmp_path), has_mark, 0.9) == 0
-    with pytest.raises(DataError, match="holds 2 data sets .*other.*scene.*; name one"):
+    with pytest.raises(DataError, match=r"holds 2 data sets .*other.*scene.*; name one"):
         one_root(str(tmp_path), has_mark, "thing")
 
 

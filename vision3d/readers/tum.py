@@ -3,8 +3,12 @@
 
 Pairs further apart than 20 ms are none. Depth is registered, 5000 units per metre. Intrinsics are those that the data
 set publishes for freiburg1, 2 and 3, found by the folder's name, unless a ``camera.yaml`` or ``K.txt`` lies there or
-``?fov_deg=`` or ``?K=`` is given. A folder ``color/``, ``depth/``, ``pose.txt`` (``tx ty tz qx qy qz qw`` per line, in
-the order of the numbered images; 1000 units per metre), as SLAM text books use, is read too.
+``?fov_deg=`` or ``?K=`` is given.
+
+The samples of the book "14 lectures on visual SLAM" are read too: ``color/N.png``, ``depth/``, ``pose.txt`` (``tx ty tz
+qx qy qz qw`` per line, in the order of the numbers). Those with ``depth/N.pgm`` come from an RGB-D camera. Those with
+``depth/N.png`` come from ICL-NUIM, whose camera has y up (a negative focal length): image and poses then show a
+mirrored world, which is mirrored back here.
 """
 
 from __future__ import annotations
@@ -32,9 +36,13 @@ FREIBURG = {
     "2": (520.908620, 521.007327, 325.141442, 249.701764, 0.231222, -0.784899, -0.003257, -0.000105, 0.917205, 0, 0, 0),
     "3": (535.433105, 539.212524, 320.106653, 247.632132, 0, 0, 0, 0, 0, 0, 0, 0),
 }
-# Fallbacks: the data set's advice for unknown cameras, and the camera of the text-book samples.
-DEFAULT_K = (525.0, 525.0, 319.5, 239.5)
-NUMBERED_K = (518.0, 519.0, 325.5, 253.5)
+DEFAULT_K = (525.0, 525.0, 319.5, 239.5)  # the data set's advice for unknown cameras
+# The book's samples by the suffix of their depth files: fx fy cx cy, depth units per metre, y up.
+NUMBERED = {
+    ".pgm": ((518.0, 519.0, 325.5, 253.5), 1000.0, False),
+    ".png": ((481.2, 480.0, 319.5, 239.5), 5000.0, True),
+}
+FLIP_Y = np.diag([1.0, -1.0, 1.0, 1.0])
 
 
 class TumReader(FrameReader):
@@ -62,7 +70,7 @@ def _intrinsics(root: Path, size: tuple[int, int], options: dict[str, object]) -
         params = FREIBURG[found[1]]
         model = "FULL_OPENCV" if any(params[4:]) else "PINHOLE"
         return Camera(model, 640, 480, params if model == "FULL_OPENCV" else params[:4]), []
-    K = DEFAULT_K if (root / "rgb.txt").is_file() else NUMBERED_K
+    K = DEFAULT_K if (root / "rgb.txt").is_file() else NUMBERED[_depth_suffix(root)][0]
     return Camera("PINHOLE", 640, 480, K), [
         f"guessed intrinsics f = {K[0]:g} px: the name {root.name} holds no freiburg1, 2 or 3; give ?K=fx,fy,cx,cy"
     ]
@@ -118,6 +126,8 @@ def _file_list(path: Path) -> tuple[np.ndarray, list[Path]]:
 def _numbered(root: Path) -> tuple[list[Record], list[str]]:
     """``color/N.png`` in numeric order with the lines of ``pose.txt``."""
     images = sorted(list_images(root / "color"), key=lambda p: (len(p.stem), p.stem))
+    suffix = _depth_suffix(root)
+    _, units_per_m, y_up = NUMBERED[suffix]
     lines = list(numbered_fields(root / "pose.txt"))
     if len(images) != len(lines):
         raise DataError(root / "pose.txt", f"holds {len(lines)} poses for {len(images)} images in color/")
@@ -128,11 +138,16 @@ def _numbered(root: Path) -> tuple[list[Record], list[str]]:
             raise DataError(root / "pose.txt", f"line {line}: {len(values)} numbers, not 'tx ty tz qx qy qz qw'")
         x, y, z, w = values[3:]
         T, problem = pose_from_quaternion([w, x, y, z], values[:3], root / "pose.txt", line)
-        depth = root / "depth" / f"{image.stem}.png"
-        records.append(
-            Record(image.name, image, None, T, index * FRAME_NS, depth if depth.is_file() else None, 1000.0, problem)
-        )
-    return records, []
+        if T is not None and y_up:
+            T = FLIP_Y @ T @ FLIP_Y
+        path = root / "depth" / f"{image.stem}{suffix}"
+        depth = path if path.is_file() else None
+        records.append(Record(image.name, image, None, T, index * FRAME_NS, depth, units_per_m, problem))
+    return records, ["poses are those of ICL-NUIM, whose camera has y up: mirrored to y down"] if y_up else []
+
+
+def _depth_suffix(root: Path) -> str:
+    return ".pgm" if next((root / "depth").glob("*.pgm"), None) is not None else ".png"
 
 
 def _is_sequence(folder: Path) -> bool:
