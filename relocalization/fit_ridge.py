@@ -101,7 +101,7 @@ def choose_ridge(
     """The ridge under which views that were left out are rendered best, over a sample of the landmarks.
 
     Descriptors of different networks differ in noise and in how they turn with the view, so the strength is measured
-    on the map itself. Needs landmarks with three views or more; without any, views are trusted (0.03).
+    on the map itself. Needs landmarks with three views or more; without any, a middling 0.1.
 
     Returns:
         the strength, and the mean cosine to the left-out descriptor for every candidate (empty without data);
@@ -111,7 +111,7 @@ def choose_ridge(
     views = np.bincount(first.landmark, minlength=len(centers))
     eligible = np.flatnonzero(views >= 3)
     if not len(eligible):
-        return 0.03, {}
+        return 0.1, {}
     chosen = np.random.default_rng(seed).permutation(eligible)[:_SAMPLE]
     total = dict.fromkeys(RIDGES, 0.0)
     count = 0

@@ -28,22 +28,25 @@ def box_half_sizes(nearest_m: Tensor, focal_px: Tensor | float, side_px: float) 
 
 @dataclass(frozen=True)
 class VoxelGrids:
-    """N axis-aligned boxes, each with a grid of R^3 nodes of density and C values (radiance, descriptors, ...).
+    """N boxes, each with a grid of R^3 nodes of density and C values (radiance, descriptors, ...).
 
-    Node (i, j, k) lies at ``center + half_size * (-1 + 2 (i, j, k) / (R - 1))``, axes x, y, z. All rendering happens
-    in box coordinates computed in float64, so nothing is lost far from the world's origin.
+    Node (i, j, k) has the box coordinates ``-1 + 2 (i, j, k) / (R - 1)``; a point x of the world has
+    ``axes @ (x - center) / half_size``, with the world's own axes where ``axes`` is None. All rendering happens in box
+    coordinates computed in float64, so nothing is lost far from the world's origin.
 
     Attributes:
         centers: (N, 3) float64, metres.
         half_sizes: (N,) float64, half of the side, metres.
         density: (N, R, R, R) raw density (see :class:`Marching`), float32 or float16; (1, R, R, R) is shared by all.
         values: (N, R, R, R, C) float32 or float16.
+        axes: None, or (N, 3, 3) float32 of boxes that are turned (a rotation) or stretched (divided along an axis).
     """
 
     centers: Tensor
     half_sizes: Tensor
     density: Tensor
     values: Tensor
+    axes: Tensor | None = None
 
     def __post_init__(self) -> None:
         n, resolution = self.values.shape[0], self.values.shape[1]
@@ -54,6 +57,8 @@ class VoxelGrids:
             raise ValueError(f"density must be {(n, *cube)} or {(1, *cube)}, got {tuple(self.density.shape)}")
         if self.centers.shape != (n, 3) or self.half_sizes.shape != (n,):
             raise ValueError(f"need {n} centers and half_sizes, got {len(self.centers)} and {len(self.half_sizes)}")
+        if self.axes is not None and self.axes.shape != (n, 3, 3):
+            raise ValueError(f"axes must be {(n, 3, 3)}, got {tuple(self.axes.shape)}")
         if self.centers.dtype != torch.float64 or self.half_sizes.dtype != torch.float64:
             raise ValueError("centers and half_sizes must be float64: world coordinates do not fit float32")
 
@@ -73,7 +78,8 @@ class VoxelGrids:
     def subset(self, index: Tensor) -> VoxelGrids:
         """The boxes at ``index``, integers (M,) or a mask (N,)."""
         density = self.density if len(self.density) == 1 else self.density[index]
-        return VoxelGrids(self.centers[index], self.half_sizes[index], density, self.values[index])
+        axes = None if self.axes is None else self.axes[index]
+        return VoxelGrids(self.centers[index], self.half_sizes[index], density, self.values[index], axes)
 
     def rays_from(self, camera_world: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Rays from one point through the centres of boxes, in box coordinates.
@@ -87,8 +93,9 @@ class VoxelGrids:
         """
         centers = self.centers if index is None else self.centers[index]
         halves = self.half_sizes if index is None else self.half_sizes[index]
+        axes = self.axes if self.axes is None or index is None else self.axes[index]
         camera = camera_world.double().expand_as(centers)
-        origins, directions = local_rays(camera, centers - camera, centers, halves)
+        origins, directions = local_rays(camera, centers - camera, centers, halves, axes)
         return origins.float(), directions.float()
 
     @torch.no_grad()

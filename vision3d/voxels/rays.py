@@ -28,7 +28,11 @@ def clip_to_box(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def local_rays(
-    origins_world: Tensor, directions_world: Tensor, centers: Tensor, half_sizes: Tensor
+    origins_world: Tensor,
+    directions_world: Tensor,
+    centers: Tensor,
+    half_sizes: Tensor,
+    axes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Rays in the coordinates of their boxes, started where they enter.
 
@@ -38,11 +42,16 @@ def local_rays(
     Args:
         origins_world, directions_world: (M, 3), metres; directions of any length but zero.
         centers, half_sizes: (M, 3) and (M,), metres, the box of each ray.
+        axes: (M, 3, 3) where boxes are turned or stretched: box coordinates are ``axes @ (x - center) / half_size``.
 
     Returns:
         origins (M, 3) on the box (or inside it, or unchanged where the ray misses) and unit directions (M, 3), float64.
     """
     origins = (origins_world.double() - centers.double()) / half_sizes.double()[..., None]
-    directions = torch.nn.functional.normalize(directions_world.double(), dim=-1, eps=0.0)
+    directions = directions_world.double()
+    if axes is not None:
+        origins = (axes.double() @ origins[..., None])[..., 0]
+        directions = (axes.double() @ directions[..., None])[..., 0]
+    directions = torch.nn.functional.normalize(directions, dim=-1, eps=0.0)
     entry, _ = clip_to_box(origins, directions)
     return origins + entry[..., None] * directions, directions
