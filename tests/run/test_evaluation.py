@@ -99,7 +99,7 @@ def test_a_run_folder(bench: Bench, numbers: Callable[..., Path]) -> None:
         "values.txt",
         "viz",
     ]
-    assert Path("runs/latest").resolve() == folder.resolve() == find_run("latest", Path("runs"))
+    assert Path("runs/latest").resolve() == folder.resolve() == find_run("latest", Path("runs")).resolve()
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics == outcome.metrics
     assert [row["name"] for row in lines(folder / "results.jsonl")] == ["n001", "n003", "n005", "n007"]

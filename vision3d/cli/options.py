@@ -180,7 +180,10 @@ def one_line(box: str, prog: str) -> str:
     """What tyro says in a box of several lines, as one line with the nearest option."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" │") for line in box.splitlines()]
     lines = [line for line in lines if line and not re.match(r"[╭╰]", line)]
-    rule = next((i for i, line in enumerate(lines) if re.fullmatch(r"─+", line)), len(lines))
+    rules = [i for i, line in enumerate(lines) if re.fullmatch(r"[─-]{8,}", line)]
+    if "╭" not in box and rules[:1] == [1]:  # on an ASCII terminal the title stands above a first rule
+        lines, rules = lines[2:], [i - 2 for i in rules[1:]]
+    rule = rules[0] if rules else len(lines)
     message, rest = " ".join(lines[:rule]), lines[rule + 1 :]
     unknown = re.match(r"Unrecognized options?: (.*)", message)
     if unknown:

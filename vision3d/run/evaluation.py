@@ -147,8 +147,8 @@ class Evaluation:
         label = f"{self.verb} {self.config.pipeline_name}"
         with self.console.progress(len(reader), label) as advance:
             hooks: list[Hook] = [
+                Pictures(folder.path, runner.pictures, len(reader), self.console, lanes[0].store.results),
                 Checkpoint(folder.path),
-                Pictures(folder.path, runner.pictures, len(reader), self.console),
                 Watchdog(runner.watchdog),
                 Progress(advance),
             ]

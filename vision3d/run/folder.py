@@ -102,7 +102,7 @@ def find_run(text: str, out: Path) -> Path:
             return out / link.read_text("utf-8").strip()
         if not link.is_dir():
             raise DataError(link, "there is no latest run yet")
-        return link.resolve()
+        return out / os.readlink(link) if link.is_symlink() else link
     return Path(text)
 
 

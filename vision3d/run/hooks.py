@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens besides the loop itself, in fixed order after each result: checkpoint, pictures, watchdog, progress."""
+"""What happens besides the loop itself, in fixed order at each result: pictures, checkpoint, watchdog, progress."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from vision3d.run.store import failed
 
 @dataclass(frozen=True)
 class Event:
-    """One result has been stored.
+    """One result.
 
     Attributes:
         index: of the sample; ``total`` is the number of samples.
@@ -39,6 +40,9 @@ class Event:
 class Hook:
     """Does nothing; a hook overrides what it needs."""
 
+    def before(self, event: Event) -> None:
+        """Called with each result before it is stored: what is written here is there if the result is."""
+
     def after(self, event: Event) -> None:
         """Called once per stored result."""
 
@@ -50,17 +54,33 @@ class Hook:
 
 
 class Checkpoint(Hook):
-    """``checkpoints/state.json`` names the last complete sample of each method, for people and monitors."""
+    """``checkpoints/state.json`` names the last complete sample of each method, for people and monitors.
+
+    What is complete is decided by the result files alone, so this one may lag by a second.
+    """
+
+    PERIOD_S = 1.0
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "checkpoints" / "state.json"
         self.state: dict[str, Any] = {}
+        self.written_s = -self.PERIOD_S
         self.path.parent.mkdir(exist_ok=True)
 
     def after(self, event: Event) -> None:
         done = {"complete": event.index + 1, "of": event.total, "last": event.name}
-        self.state[event.method or "pipeline"] = done
-        write_json(self.path, {"schema": 1, **self.state})
+        self.state[event.method] = done
+        if time.monotonic() - self.written_s >= self.PERIOD_S:
+            self._write()
+
+    def close(self) -> None:
+        if self.state:
+            self._write()
+
+    def _write(self) -> None:
+        self.written_s = time.monotonic()
+        methods = {name or "pipeline": self.state[name] for name in sorted(self.state)}
+        write_json(self.path, {"schema": 1, **methods})
 
 
 class Watchdog(Hook):
@@ -86,17 +106,21 @@ class Pictures(Hook):
     """``viz/frame_000123.png`` of some results spread over the run, and of as many failures.
 
     The pictures are an extra: an exception while drawing is reported once and ends the drawing, not the run.
+
+    Args:
+        earlier: the pipeline's results from before the run was resumed.
     """
 
-    def __init__(self, folder: Path, count: int, total: int, console: Console) -> None:
+    def __init__(self, folder: Path, count: int, total: int, console: Console, earlier: Sequence[Any] = ()) -> None:
         self.folder = folder / "viz"
         self.console = console
         number = min(count, total)
         self.wanted = {round(k * (total - 1) / max(number - 1, 1)) for k in range(number)}
-        self.failures_left = count
+        drawn = sum(failed(result) for i, result in enumerate(earlier) if i not in self.wanted)
+        self.failures_left = max(count - drawn, 0)
         self.enabled = count > 0
 
-    def after(self, event: Event) -> None:
+    def before(self, event: Event) -> None:
         if not self.enabled or event.method or event.sample is None:
             return
         if event.index not in self.wanted:

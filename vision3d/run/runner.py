@@ -62,8 +62,10 @@ def run_samples(
             sample, read_ms, problem = _read(reader, index, policy)
             for lane in open_lanes_now:
                 result, timing_ms = _result(lane, model, sample, name, problem, policy, console, reported)
-                lane.store.append(result, {"read": read_ms, **timing_ms})
                 event = Event(index, len(reader), name, lane.method, lane.pipeline, model, sample, result)
+                for hook in hooks:
+                    hook.before(event)
+                lane.store.append(result, {"read": read_ms, **timing_ms})
                 for hook in hooks:
                     hook.after(event)
         for hook in hooks:
@@ -97,10 +99,7 @@ def _result(
 ) -> tuple[Any, dict[str, float]]:
     if problem:
         console.note(f"unreadable sample {name}: {problem}")
-        result = lane.pipeline.failure(name, problem)
-        if dataclasses.is_dataclass(result) and hasattr(result, "status"):
-            result = dataclasses.replace(result, status="bad_input")  # type: ignore[type-var]
-        return result, {}
+        return _failure(lane, name, problem, "bad_input"), {}
     previous = lane.store.results[-1] if lane.store.results else None
     set_seed(policy.seed, name)
     start_s = time.perf_counter()
@@ -120,6 +119,14 @@ def _result(
                 f"step{label} failed on {name}: {reason} (in {Path(where.filename).name}:{where.lineno}; "
                 "counted as a failure, later ones alike are not repeated here; --strict stops instead)"
             )
-        return lane.pipeline.failure(name, reason), {"total": (time.perf_counter() - start_s) * 1e3}
+        return _failure(lane, name, reason, "failed"), {"total": (time.perf_counter() - start_s) * 1e3}
     total_ms = (time.perf_counter() - start_s) * 1e3
     return result, {**getattr(result, "timing_ms", {}), "total": total_ms}
+
+
+def _failure(lane: Lane, name: str, reason: str, status: str) -> Any:
+    """The pipeline's result for a failure; which kind of failure it was, the runner knows best."""
+    result = lane.pipeline.failure(name, reason)
+    if dataclasses.is_dataclass(result) and hasattr(result, "status"):
+        return dataclasses.replace(result, status=status)  # type: ignore[type-var]
+    return result

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 and Ctrl-C in the middle of `fit` and `eval`, in real processes; then resume to identical bytes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from plugin_fixtures import Command
+
+FIT = ("--stage.count", 6, "--stage.delay-s", 0.25)
+EVAL = ("--delay-s", 0.1, "--break-on", "n004", "--baselines", "--pictures", 2)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end_s = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+def end(process: subprocess.Popen[str], with_signal: int) -> tuple[int, str]:
+    process.send_signal(with_signal)
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+def content(folder: Path, *without: str) -> dict[str, bytes]:
+    volatile = {"timing.json", "timing.jsonl", "log.txt", "command.txt", "report.html", *without}
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name not in volatile)
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+def test_fit_and_eval_survive_a_kill(vision3d: Command, toys: Path, numbers: Callable[..., Path]) -> None:
+    data, here = numbers(10), vision3d.folder
+    vision3d("fit", "toy", data, "--out", "maps/whole", *FIT)
+    for number, stages in ((signal.SIGKILL, 2), (signal.SIGTERM, 4)):
+        process = vision3d.start("fit", "toy", data, "--out", "maps/killed", *FIT)
+        cache = here / "maps/.killed.fit/cache"
+        wait_for(lambda: cache.is_dir() and len(list(cache.glob("*.npz"))) == stages, process)  # noqa: B023
+        code, err = end(process, number)
+        assert not (here / "maps/killed").exists()
+    # the last one, SIGTERM, ended in good order
+    assert code == 130
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    _, err = vision3d("fit", "toy", data, "--out", "maps/killed", *FIT)
+    assert err.count("from an earlier run") >= 2
+    assert content(here / "maps/killed") == content(here / "maps/whole")
+    assert sorted(p.name for p in (here / "maps").iterdir()) == ["killed", "whole"]
+
+    command = ("eval", "toy", data, "--model", "maps/whole", *EVAL)
+    vision3d(*command)
+    whole = (here / "runs/latest").resolve()
+    process = vision3d.start(*command)
+
+    def half_way() -> bool:
+        folder = (here / "runs/latest").resolve()
+        results = folder / "results.jsonl"
+        return folder != whole and results.exists() and results.read_bytes().count(b"\n") >= 5
+
+    wait_for(half_way, process)
+    end(process, signal.SIGKILL)
+    killed = (here / "runs/latest").resolve()
+    assert not (killed / "metrics.json").exists()
+    # a kill may tear the last line; make sure that one is torn here
+    with open(killed / "results.jsonl", "ab") as file:
+        file.write(b'{"name": "n0')
+    process = vision3d.start(*command, "--resume", "latest")
+    wait_for(lambda: (killed / "results.jsonl").read_bytes().count(b"\n") >= 7, process)
+    code, err = end(process, signal.SIGINT)
+    assert code == 130
+    assert f"--resume {killed.relative_to(here.resolve())} goes on from there" in err
+    assert "Traceback" not in err
+    assert (killed / "FAILED").read_text().startswith("interrupted")
+    vision3d(*command, "--resume", "latest")
+    assert content(killed) == content(whole)
