@@ -51,7 +51,7 @@ class AlikedField:
 class AlikedExtractor:
     """See :class:`relocalization.features.base.Extractor`."""
 
-    similarity = 0.7
+    similarity = 0.6
     has_dense = True
 
     def __init__(self, name: str, config: FeatureConfig, weights: Path) -> None:
