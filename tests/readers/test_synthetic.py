@@ -10,7 +10,8 @@ import pytest
 from vision3d.contracts import DataConfig
 from vision3d.errors import ConfigError, DataError
 from vision3d.geometry.se3 import invert, pose_problem, transform
-from vision3d.readers._room import N_WALLS, SIZE_M, Room
+from vision3d.readers._room import Room
+from vision3d.readers._room_model import N_WALLS, SIZE_M
 from vision3d.readers.synthetic import SPEC, trajectory
 
 

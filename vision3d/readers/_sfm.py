@@ -25,16 +25,18 @@ log = logging.getLogger(__name__)
 
 LONGEST_SIDE = 1600  # SIFT gains nothing beyond, and time grows with the area
 EXHAUSTIVE_UP_TO = 80  # images; pairs grow with the square
-OVERLAP = 12  # neighbours on either side in sequential matching; farther ones at powers of two
+ORDERED_UP_TO = 30  # images of a sequence, whose neighbours are known, and with many features each
+MANY_FEATURES, FEW_FEATURES = 4096, 2048  # matching time grows with the square
+OVERLAP = 8  # neighbours on either side in sequential matching; farther ones at powers of two
 VERSION = 1  # part of the cache key: raise it when settings below change
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Image name -> ``T_world_cam`` and camera (at the stored image size); ``notes`` for the user."""
+    """Image file -> ``T_world_cam`` and camera (at the stored image size); ``notes`` for the user."""
 
-    T_world_cam: Mapping[str, Float]
-    cameras: Mapping[str, Camera]
+    T_world_cam: Mapping[Path, Float]
+    cameras: Mapping[Path, Camera]
     notes: tuple[str, ...]
 
 
@@ -56,7 +58,8 @@ def reconstruct(images: Sequence[Path], known: Sequence[Camera | None], ordered:
     if len(images) < 3:
         raise DataError(folder, f"holds {len(images)} images: at least 3 are needed to find poses, and more are better")
     if matching == "auto":
-        matching = "exhaustive" if len(images) <= EXHAUSTIVE_UP_TO else "sequential"
+        limit = ORDERED_UP_TO if ordered else EXHAUSTIVE_UP_TO
+        matching = "exhaustive" if len(images) <= limit else "sequential"
     settings = (VERSION, pycolmap.__version__, LONGEST_SIDE, matching, ordered, list(known))
     key = content_key(images, *settings)
     done = cached_folder("sfm", key, lambda out: _run(images, known, matching, out))
@@ -71,9 +74,9 @@ def reconstruct(images: Sequence[Path], known: Sequence[Camera | None], ordered:
     for image_id in sorted(model.reg_image_ids()):
         image = model.image(image_id)
         source = images[int(Path(image.name).stem)]
-        poses[source.name] = _pose(image)
+        poses[source] = _pose(image)
         camera = Camera.from_colmap(model.camera(image.camera_id))
-        cameras[source.name] = camera.resized(*_images.image_size(source))
+        cameras[source] = camera.resized(*_images.image_size(source))
     if len(poses) < len(images):
         notes.append(f"structure from motion placed {len(poses)} of {len(images)} images")
     return Reconstruction(poses, cameras, tuple(notes))
@@ -107,7 +110,7 @@ def _run(images: Sequence[Path], known: Sequence[Camera | None], matching: str, 
             # Importing first fixes the images' ids; extraction alone hands them out in the order of finishing.
             pycolmap.import_images(str(database), str(small), pycolmap.CameraMode.SINGLE, names, options)
         extraction = pycolmap.FeatureExtractionOptions()
-        extraction.sift.max_num_features = 4096
+        extraction.sift.max_num_features = MANY_FEATURES if len(images) <= ORDERED_UP_TO else FEW_FEATURES
         extraction.use_gpu = False
         pycolmap.extract_features(str(database), str(small), extraction_options=extraction)
         _match(pycolmap, str(database), matching)

@@ -81,7 +81,7 @@ class UnposedReader(FrameReader):
             bad = dict(self._known_bad)
             for index, record in enumerate(self.records):
                 unknown = index not in bad and self.given_camera(record.image) is None
-                if unknown and record.name not in self._reconstruction().cameras:
+                if unknown and record.image not in self._reconstruction().cameras:
                     bad[index] = f"{record.image}: {UNPLACED}"
             self._all_bad = bad
         return self._all_bad
@@ -96,7 +96,7 @@ class UnposedReader(FrameReader):
             return super().truth(index)
         if self._options.get("poses") == "none":
             return None
-        T = self._reconstruction().T_world_cam.get(self.records[index].name)
+        T = self._reconstruction().T_world_cam.get(self.records[index].image)
         return None if T is None else FrameTruth(T)
 
     def given_camera(self, image: Path) -> Camera | None:
@@ -119,7 +119,7 @@ class UnposedReader(FrameReader):
 
     def _camera(self, index: int) -> Camera:
         record = self.records[index]
-        camera = self.given_camera(record.image) or self._reconstruction().cameras.get(record.name)
+        camera = self.given_camera(record.image) or self._reconstruction().cameras.get(record.image)
         if camera is None:
             raise DataError(record.image, UNPLACED)
         return camera
