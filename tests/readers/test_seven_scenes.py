@@ -9,7 +9,7 @@ from layouts import pose_list, rows, seven_scenes
 
 from vision3d.contracts import DataConfig
 from vision3d.errors import ConfigError, DataError
-from vision3d.geometry.se3 import rotation_angle_deg
+from vision3d.geometry.se3 import invert, rotation_angle_deg, rotvec_to_rotation
 from vision3d.readers._images import read_depth_m
 from vision3d.readers._poses import read_pose_list
 from vision3d.readers.seven_scenes import DEPTH_CAMERA, SPEC, T_COLOR_DEPTH, register_depth
@@ -80,6 +80,24 @@ def test_sfm_list_is_inverted_once_and_brings_its_focal_length(scene, tmp_path, 
     for i, name in enumerate(sorted(NAMES)):
         np.testing.assert_allclose(reader.truth(i).T_world_cam, vga[NAMES.index(name)][1], atol=1e-7)
         assert reader[i].camera.params == (526.5, 526.5, 319.5, 239.5)
+
+
+@pytest.mark.parametrize("mistake", ["order", "direction"])
+def test_mixed_up_quaternions_and_directions_are_found_by_the_motion(scene, tmp_path, vga, mistake):
+    # Both keep every quaternion at length 1. The scene's four frames hardly turn: give them larger turns.
+    turns = [np.eye(4) for _ in range(4)]
+    for i, T in enumerate(turns):
+        T[:3, :3] = rotvec_to_rotation([0.3 * i, 0.7 * i, -0.2 * i * i])
+        (scene / f"seq-{1 + i % 2:02d}" / f"frame-{i:06d}.pose.txt").write_text(rows(T))
+    assert len(opened(scene, truth=pose_list(tmp_path / "good.txt", NAMES, turns))) == 4
+    if mistake == "direction":
+        truth = pose_list(tmp_path / "t.txt", NAMES, [invert(T) for T in turns])
+    else:
+        lines = [line.split() for line in (tmp_path / "good.txt").read_text().splitlines()]
+        truth = tmp_path / "t.txt"
+        truth.write_text("".join(" ".join([f[0], *f[2:5], f[1], *f[5:]]) + "\n" for f in lines))
+    with pytest.raises(DataError, match=r"t\.txt: its camera turns otherwise than pose\.txt .* order w x y z"):
+        opened(scene, truth=truth)
 
 
 def test_an_sfm_list_is_a_split_by_sequence(scene, tmp_path, vga):
@@ -183,6 +201,7 @@ def test_real_frames_with_both_truths(shared_data):
     root = shared_data / "7scenes_redkitchen"
     kinect = SPEC.open(str(root), DataConfig(select="::10"))
     sfm = SPEC.open(str(root), DataConfig(select="::10", truth=root / "pgt_sfm_redkitchen_seq01.txt"))
+    assert sfm.notes == kinect.notes == ()
     assert (len(kinect), len(sfm)) == (15, 15)
     assert keys(kinect) == keys(sfm)
     assert kinect.key(1) == "seq-01/frame-000070.color.jpg"
