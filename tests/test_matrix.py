@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every pipeline on every reader of its sample type, through the command line: fit on some samples, eval on others.
+
+A reader or a pipeline that is added to the project without a row here fails the test; nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import cv2
+import pytest
+from readers import layouts
+
+from vision3d.cli import main
+from vision3d.contracts import DataConfig
+from vision3d.run import registry
+
+FRAMES = 10
+
+
+@cache
+def room(width: int, height: int) -> layouts.Posed:
+    """Frames 9 degrees apart of the synthetic room, with their true poses."""
+    spec = registry.load(registry.READERS, "synthetic")
+    reader = spec.open(f"synthetic:room?frames=40&noise=1&width={width}&height={height}", DataConfig())
+    return [(reader[i], reader.truth(i).T_world_cam) for i in range(FRAMES)]
+
+
+def images(root: Path, posed: layouts.Posed) -> str:
+    for i, (frame, _) in enumerate(posed):
+        layouts.write_image(root / f"{i:03d}.png", frame)
+    return f"{root}?fov_deg=62.7"
+
+
+def video(root: Path, posed: layouts.Posed) -> str:
+    root.mkdir(parents=True)
+    writer = cv2.VideoWriter(str(root / "walk.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10.0, (320, 240))
+    for frame, _ in posed:
+        writer.write(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+    writer.release()
+    return f"{root / 'walk.mp4'}?every=1&fov_deg=62.7"
+
+
+# reader -> writes a data set of `FRAMES` frames into a folder and returns what a user would type
+FRAME_DATA: dict[str, Callable[[Path], object]] = {
+    "7scenes": lambda root: layouts.seven_scenes(root, room(640, 480)),
+    "cambridge": lambda root: layouts.cambridge(root, room(320, 240)),
+    "colmap": lambda root: layouts.colmap(root, room(320, 240)),
+    "images": lambda root: images(root, room(320, 240)),
+    "posed": lambda root: layouts.posed_folder(root, room(320, 240)),
+    "synthetic": lambda root: "synthetic:room?frames=40&noise=1&width=320&height=240",
+    "transforms": lambda root: layouts.transforms(root, room(320, 240)),
+    "tum": lambda root: layouts.tum(root, room(640, 480)),
+    "video": lambda root: video(root, room(320, 240)),
+}
+DATA = {"Frame": FRAME_DATA}
+# pipeline -> options that make it quick on data this small
+OPTIONS: dict[str, list[str]] = {"favor": ["--features.name", "sift"]}
+
+OURS = "vision3d"
+
+
+def ours(group: str) -> list[registry.Listing]:
+    return [item for item in registry.listing(group) if item.package == OURS]
+
+
+def pairs() -> list[tuple[str, str, str]]:
+    return [
+        (p.name, r.name, p.samples)
+        for p in ours(registry.PIPELINES)
+        for r in ours(registry.READERS)
+        if p.samples == r.samples
+    ]
+
+
+def test_every_plug_in_is_here() -> None:
+    pipelines, readers = ours(registry.PIPELINES), ours(registry.READERS)
+    assert pipelines, "vision3d is not installed: pip install -e ."
+    assert readers
+    assert not [f"{item.name}: {item.problem}" for item in (*pipelines, *readers) if item.problem]
+    assert {p.samples for p in pipelines} <= set(DATA)
+    for samples, rows in DATA.items():
+        assert {r.name for r in readers if r.samples == samples} == set(rows)
+
+
+@pytest.mark.parametrize(("pipeline", "reader", "samples"), pairs(), ids=lambda value: str(value))
+def test_fit_and_eval(
+    pipeline: str,
+    reader: str,
+    samples: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VISION3D_CACHE", str(tmp_path / "cache"))
+    source = str(DATA[samples][reader](tmp_path / "data"))
+    spec = registry.load(registry.PIPELINES, pipeline)
+    common = ["--select", f":{FRAMES}:2", *OPTIONS.get(pipeline, [])]
+    if spec.has_fit:
+        assert main(["fit", pipeline, source, "--out", "model", *common]) == 0, capsys.readouterr().err
+    model = ["--model", "model"] if spec.has_fit else []
+    capsys.readouterr()
+    code = main(["eval", pipeline, source, *model, "--select", f"1:{FRAMES}:2", "--pictures", "1", "--json"])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    assert f"reader: {reader} (guessed" in err or source.startswith(f"{reader}:")
+    found = json.loads(out)
+    assert (found["data"]["reader"], found["n_frames"]) == (reader, FRAMES // 2)
+    assert found["metrics"]
+    assert found["n_failed"] < found["n_frames"], found["failures"]
+    assert Path(found["report"]).stat().st_size > 10_000
