@@ -19,15 +19,17 @@ from vision3d.cli import main
 from vision3d.contracts import DataConfig
 from vision3d.run import registry
 
-FRAMES = 10
+FRAMES = 8
+SFM_FRAMES = 12  # structure from motion needs some more
+TRAIN, TEST, N_TEST = ":8:2", "1:5:2", 2
 
 
 @cache
-def room(width: int, height: int) -> layouts.Posed:
+def room(width: int, height: int, frames: int = FRAMES) -> layouts.Posed:
     """Frames 9 degrees apart of the synthetic room, with their true poses."""
     spec = registry.load(registry.READERS, "synthetic")
     reader = spec.open(f"synthetic:room?frames=40&noise=1&width={width}&height={height}", DataConfig())
-    return [(reader[i], reader.truth(i).T_world_cam) for i in range(FRAMES)]
+    return [(reader[i], reader.truth(i).T_world_cam) for i in range(frames)]
 
 
 def images(root: Path, posed: layouts.Posed) -> str:
@@ -45,21 +47,21 @@ def video(root: Path, posed: layouts.Posed) -> str:
     return f"{root / 'walk.mp4'}?every=1&fov_deg=62.7"
 
 
-# reader -> writes a data set of `FRAMES` frames into a folder and returns what a user would type
+# reader -> writes a data set of at least `FRAMES` frames into a folder and returns what a user would type
 FRAME_DATA: dict[str, Callable[[Path], object]] = {
     "7scenes": lambda root: layouts.seven_scenes(root, room(640, 480)),
     "cambridge": lambda root: layouts.cambridge(root, room(320, 240)),
     "colmap": lambda root: layouts.colmap(root, room(320, 240)),
-    "images": lambda root: images(root, room(320, 240)),
+    "images": lambda root: images(root, room(320, 240, SFM_FRAMES)),
     "posed": lambda root: layouts.posed_folder(root, room(320, 240)),
     "synthetic": lambda root: "synthetic:room?frames=40&noise=1&width=320&height=240",
     "transforms": lambda root: layouts.transforms(root, room(320, 240)),
     "tum": lambda root: layouts.tum(root, room(640, 480)),
-    "video": lambda root: video(root, room(320, 240)),
+    "video": lambda root: video(root, room(320, 240, SFM_FRAMES)),
 }
 DATA = {"Frame": FRAME_DATA}
 # pipeline -> options that make it quick on data this small
-OPTIONS: dict[str, list[str]] = {"favor": ["--features.name", "sift"]}
+OPTIONS: dict[str, list[str]] = {"favor": ["--features.name", "sift", "--landmarks.max-landmarks", "300"]}
 
 OURS = "vision3d"
 
@@ -100,17 +102,18 @@ def test_fit_and_eval(
     monkeypatch.setenv("VISION3D_CACHE", str(tmp_path / "cache"))
     source = str(DATA[samples][reader](tmp_path / "data"))
     spec = registry.load(registry.PIPELINES, pipeline)
-    common = ["--select", f":{FRAMES}:2", *OPTIONS.get(pipeline, [])]
+    common = ["--size", "320", "--threads", "1"]
     if spec.has_fit:
-        assert main(["fit", pipeline, source, "--out", "model", *common]) == 0, capsys.readouterr().err
+        fit = ["fit", pipeline, source, "--out", "model", "--select", TRAIN, *common, *OPTIONS.get(pipeline, [])]
+        assert main(fit) == 0, capsys.readouterr().err
     model = ["--model", "model"] if spec.has_fit else []
     capsys.readouterr()
-    code = main(["eval", pipeline, source, *model, "--select", f"1:{FRAMES}:2", "--pictures", "1", "--json"])
+    code = main(["eval", pipeline, source, *model, "--select", TEST, "--pictures", "1", "--json", *common])
     out, err = capsys.readouterr()
     assert code == 0, err
     assert f"reader: {reader} (guessed" in err or source.startswith(f"{reader}:")
     found = json.loads(out)
-    assert (found["data"]["reader"], found["n_frames"]) == (reader, FRAMES // 2)
+    assert (found["data"]["reader"], found["n_frames"]) == (reader, N_TEST)
     assert found["metrics"]
     assert found["n_failed"] < found["n_frames"], found["failures"]
     assert Path(found["report"]).stat().st_size > 10_000
