@@ -86,7 +86,16 @@ class FitContext(Protocol):
 
 
 class Pipeline(Protocol):
-    """A method on samples of one type. ``fit`` is absent when there is nothing to fit."""
+    """A method on samples of one type.
+
+    ``fit`` is absent when there is nothing to fit. ``draw``, ``baselines``, ``export``, ``exhibit`` and ``describe``
+    may be absent too: then the run has no pictures, no baselines and so on. Two more methods may be there:
+    ``extend(model: Path, train, out, context)`` writes the model in the folder ``model`` with more samples to the
+    folder ``out``, and ``export_model(model, folder) -> list[Path]`` writes a loaded model in public formats.
+
+    A result has ``name``, ``to_json()`` and ``from_json(data)``; the runner also looks at ``status`` (anything but
+    ``ok`` is a failure), ``reason`` and ``timing_ms`` (stage -> milliseconds) where it has them.
+    """
 
     samples: type
     result_type: type

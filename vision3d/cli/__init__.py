@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``vision3d VERB ...``: finds the verb and turns errors into exit codes; the work is done below.
 
-Nothing heavy is imported before a verb is known. Exit codes: 0 done, 1 a bug, 2 a mistake of the user's,
-130 interrupted.
+Nothing heavy is imported before a verb is known. Exit codes: 0 done, 1 a bug, or a check that found
+problems, 2 a mistake of the user's, 130 interrupted.
 """
 
 from __future__ import annotations

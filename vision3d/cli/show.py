@@ -42,12 +42,14 @@ def _summary(item: registry.Listing) -> str:
 
 def inspect(args: list[str], out: Output) -> int:
     """``vision3d inspect MODEL``"""
+    from vision3d.cli.tables import facts_lines
+
     parser = Parser("inspect", description="What a model holds, and how it was made.")
     parser.add_argument("model", type=Path, metavar="MODEL", help="folder that fit wrote")
     path = parser.parse_args(args).model
     card, config, pipeline, model = _load(path)
     files = {p.relative_to(path).as_posix(): p.stat().st_size for p in sorted(path.rglob("*")) if p.is_file()}
-    facts = dict(pipeline.describe(model))
+    facts = dict(pipeline.describe(model)) if hasattr(pipeline, "describe") else {}
     total = sum(files.values())
     document = {
         "model": path,
@@ -64,7 +66,7 @@ def inspect(args: list[str], out: Output) -> int:
         f"  made from: {card['n_samples']} samples of {data['dataset']} ({data['reader']}), {card['n_bad']} left out",
         f"  seed: {card['seed']}",
         f"  made by: vision3d {card['created_by'].get('vision3d', '?')}, torch {card['created_by'].get('torch', '?')}",
-        *(f"  {key}: {value}" for key, value in facts.items()),
+        *facts_lines(facts),
         *(f"  file {name}: {size / 1e3:.1f} kB" for name, size in files.items()),
     ]
     out.result(document, "\n".join(lines))

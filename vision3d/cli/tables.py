@@ -10,6 +10,19 @@ from vision3d.cli.output import table
 from vision3d.run.summary import methods_of
 
 
+def facts_lines(facts: Mapping[str, Any]) -> list[str]:
+    """One line per fact about a model; nested ones become ``name value, name value``."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, Mapping):
+            return ", ".join(f"{key} {text(item)}" for key, item in value.items()) or "none"
+        if isinstance(value, (list, tuple)):
+            return " ".join(text(item) for item in value) or "none"
+        return str(value)
+
+    return [f"  {key.replace('_', ' ')}: {text(value)}" for key, value in facts.items()]
+
+
 def metrics_text(metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
     """What `run` and `eval` print when they are done."""
     title = (

@@ -26,6 +26,7 @@ def fit(args: list[str], out: Output) -> int:
     if not spec.has_fit:
         raise UserError(f"pipeline '{spec.name}' has nothing to fit; use `vision3d run {spec.name} DATA`")
 
+    from vision3d.cli.tables import facts_lines
     from vision3d.run.console import Console
     from vision3d.run.data import open_data
     from vision3d.run.fitting import Fit
@@ -42,7 +43,7 @@ def fit(args: list[str], out: Output) -> int:
     document = {"model": options.out, "card": card, "facts": facts}
     left_out = f", {card['n_bad']} left out" if card["n_bad"] else ""
     lines = [f"{options.out}: {spec.name} from {card['n_samples']} samples{left_out}, seed {card['seed']}"]
-    lines += [f"  {key}: {value}" for key, value in facts.items()]
+    lines += facts_lines(facts)
     out.result(document, "\n".join(lines))
     return 0
 
@@ -128,7 +129,7 @@ def _begin(verb: str, args: list[str], out: Output) -> tuple[Any, Any, Any] | No
 
 
 def _facts(pipeline: Any, model: Path) -> dict[str, Any]:
-    return dict(pipeline.describe(pipeline.load(model)))
+    return dict(pipeline.describe(pipeline.load(model))) if hasattr(pipeline, "describe") else {}
 
 
 def _report(folder: Path, exhibit: Any, console: Any) -> Path | None:

@@ -70,7 +70,7 @@ class Evaluation:
         """
         reader = self._scored_samples() if self.verb == "eval" else self.reader
         identity = self._identity(reader)
-        baselines = dict(self.pipeline.baselines()) if self.baselines else {}
+        baselines = self._baselines() if self.baselines else {}
         _check_names(baselines)
         folder = self._folder(reader, identity)
         self.console.log_to(folder.path / "log.txt")
@@ -93,6 +93,12 @@ class Evaluation:
             for lane in lanes:
                 lane.store.close()
         return outcome
+
+    def _baselines(self) -> dict[str, Pipeline]:
+        baselines = dict(self.pipeline.baselines()) if hasattr(self.pipeline, "baselines") else {}
+        if not baselines:
+            self.console.warn(f"pipeline '{self.config.pipeline_name}' has no baselines")
+        return baselines
 
     def _scored_samples(self) -> Reader:
         """The samples whose truth is known; the others are listed as skipped.
@@ -175,7 +181,8 @@ class Evaluation:
         )
         timing_json = timing_summary({lane.method: lane.store for lane in lanes})
         for lane in lanes:
-            lane.pipeline.export(lane.store.results, lane.store.folder)
+            if hasattr(lane.pipeline, "export"):
+                lane.pipeline.export(lane.store.results, lane.store.folder)
         write_json(folder.path / "timing.json", timing_json)
         write_json(folder.path / "metrics.json", metrics_json)
         exhibit = self._exhibit(lanes[0], model, truths)
@@ -184,6 +191,8 @@ class Evaluation:
 
     def _exhibit(self, lane: Lane, model: Any, truths: Sequence[Any]) -> Any | None:
         """The pipeline's exhibit; pictures are an extra, so what goes wrong here costs only them."""
+        if not hasattr(lane.pipeline, "exhibit"):
+            return None
         try:
             return lane.pipeline.exhibit(model, lane.store.results, truths)
         except Exception as error:

@@ -121,7 +121,7 @@ class Pictures(Hook):
         self.enabled = count > 0
 
     def before(self, event: Event) -> None:
-        if not self.enabled or event.method or event.sample is None:
+        if not self.enabled or event.method or event.sample is None or not hasattr(event.pipeline, "draw"):
             return
         if event.index not in self.wanted:
             if not failed(event.result) or self.failures_left < 1:
