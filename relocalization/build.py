@@ -18,6 +18,7 @@ from relocalization.fields import fit_fields
 from relocalization.fit_rays import ObservedRays
 from relocalization.imported import imported_tracks
 from relocalization.landmark_map import LandmarkMap, MapImages
+from relocalization.lens import fit_lens, with_lens
 from relocalization.mapping import TriangulatedTracks, choose_landmarks, merge_duplicates, triangulate_landmarks
 from relocalization.match_images import ImageFeatures, match_pairs, pairs_to_match
 from relocalization.patches import patch_rays
@@ -57,8 +58,17 @@ class MapBuilder:
         """
         training = self.extract(train)
         tracks = self.tracks(train, training)
+        fitted = fit_lens(training.images, tracks) if self.config.landmarks.calibrate else None
+        if fitted is not None:
+            self.context.log(fitted.summary())
+            training = replace(training, images=with_lens(training.images, fitted.lens))
+            # Epipolar lines were bent: with the right lens more matches lie on them, and fewer wrong ones.
+            tracks = self.tracks(train, training, "rematches")
         landmarks = self.landmarks(tracks, training)
-        return self.map_of(landmarks, training, train)
+        built = self.map_of(landmarks, training, train)
+        if fitted is None:
+            return built
+        return replace(built, lens=fitted.lens, facts={**built.facts, "lens": fitted.facts()})
 
     def extract(self, train: Reader) -> TrainingImages:
         """Step 1: key points and descriptors of every image."""
@@ -76,7 +86,7 @@ class MapBuilder:
             features.append(ImageFeatures(arrays["keypoints"], arrays["descriptors"]))
         return TrainingImages(MapImages(tuple(names), tuple(cameras), np.stack(poses)), tuple(features))
 
-    def tracks(self, train: Reader, training: TrainingImages) -> Tracks:
+    def tracks(self, train: Reader, training: TrainingImages, key: str = "matches") -> Tracks:
         """Step 2: which key points are the same point of the world."""
         if self.config.tracks.source == "imported":
             return imported_tracks(train, training.images.names, [f.keypoints for f in training.features])
@@ -86,7 +96,7 @@ class MapBuilder:
         stretch = 64
         for start in self.context.progress(range(0, len(pairs), stretch), -(-len(pairs) // stretch), "matching"):
             part = pairs[start : start + stretch]
-            arrays = self.context.cached(f"matches/{start:06d}", lambda part=part: self._match(training, part))
+            arrays = self.context.cached(f"{key}/{start:06d}", lambda part=part: self._match(training, part))
             cuts = np.cumsum(arrays["counts"])[:-1]
             for (a, b), found, score in zip(
                 part.tolist(), np.split(arrays["pairs"], cuts), np.split(arrays["similarity"], cuts)
@@ -103,7 +113,7 @@ class MapBuilder:
             medians = median_descriptors(found.tracks, descriptors_of(found.tracks, training.features))
             merged, absorbed = merge_duplicates(found, medians, self.config.tracks.merge_similarity)
             if absorbed:
-                found = triangulate_landmarks(merged, training.images, config)
+                found = replace(triangulate_landmarks(merged, training.images, config), rejected=found.rejected)
                 self.context.log(f"{absorbed} tracks merged into others that show the same point")
         chosen = choose_landmarks(found, config.max_landmarks)
         if len(chosen) < len(found):

@@ -48,6 +48,8 @@ class LandmarkConfig:
         min_parallax_deg: smallest angle under which the point was seen.
         max_error_px: largest reprojection error of an observation that counts.
         max_landmarks: the best are kept: most views first, then widest parallax.
+        calibrate: find the radial distortion of the lens from the tracks, where the data set gives none; it is kept
+            in the map and applied to queries of the same camera.
         box_px: width of a landmark's voxel box as seen from its nearest camera (paper 7, published code 12).
     """
 
@@ -55,6 +57,7 @@ class LandmarkConfig:
     min_parallax_deg: float = 1.0
     max_error_px: float = 2.0
     max_landmarks: int = 10_000
+    calibrate: bool = True
     box_px: float = 12.0
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from relocalization.features.base import Extractor
 from relocalization.fields import fit_fields
 from relocalization.fit_rays import ObservedRays
 from relocalization.landmark_map import LandmarkMap, MapImages
+from relocalization.lens import with_lens
 from relocalization.mapping import TriangulatedTracks, triangulate_landmarks
 from relocalization.match_images import ImageFeatures
 from relocalization.matching import guided_nn
@@ -42,6 +43,8 @@ def extend_map(
     """
     builder = MapBuilder(config, extractor, context)
     fresh = builder.extract(train)
+    if old.lens is not None:
+        fresh = replace(fresh, images=with_lens(fresh.images, old.lens))
     known = sorted(set(fresh.images.names) & set(old.images.names))
     if known:
         raise UserError(f"{known[0]}: is in the map already ({len(known)} of {len(fresh.images)} frames are)")

@@ -39,6 +39,31 @@ class MapImages:
         return len(self.names)
 
 
+@dataclass(frozen=True)
+class Lens:
+    """A camera as the data set gives it, and the same camera with the distortion that the tracks show."""
+
+    given: Camera
+    fitted: Camera
+
+    def of(self, camera: Camera) -> Camera:
+        """The fitted camera for the given one, at any size of the same view; any other camera unchanged."""
+        if camera == self.given:
+            return self.fitted
+        if camera == self.given.resized(camera.width, camera.height):
+            return self.fitted.resized(camera.width, camera.height)
+        return camera
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able dict from which :meth:`from_json` restores the lens."""
+        return {"given": self.given.to_json(), "fitted": self.fitted.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Lens:
+        """The inverse of :meth:`to_json`."""
+        return cls(Camera.from_json(data["given"]), Camera.from_json(data["fitted"]))
+
+
 @dataclass(frozen=True, eq=False)
 class LandmarkMap:
     """N landmarks.
@@ -54,6 +79,7 @@ class LandmarkMap:
         feature_name: its name, e.g. ``alike-n``.
         retrieval: arrays of the retrieval index.
         marching: how the fields were fitted and must be rendered.
+        lens: the distortion found while mapping, to be applied to queries of the same camera; None without.
         facts: small JSON-able facts about how the map was made.
     """
 
@@ -67,6 +93,7 @@ class LandmarkMap:
     feature_name: str
     retrieval: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     marching: Marching = field(default_factory=Marching)
+    lens: Lens | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -98,6 +125,7 @@ class LandmarkMap:
             "extractor": self.extractor,
             "feature_name": self.feature_name,
             "marching": asdict(self.marching),
+            "lens": None if self.lens is None else self.lens.to_json(),
             "facts": dict(self.facts),
             "images": [
                 {
@@ -151,6 +179,9 @@ class LandmarkMap:
                 feature_name=index["feature_name"],
                 retrieval={k[10:]: v for k, v in observations.items() if k.startswith("retrieval.")},
                 marching=Marching(**index["marching"]),
+                lens=None
+                if index["lens"] is None
+                else Lens(*(Camera.from_json(index["lens"][k]) for k in ("given", "fitted"))),
                 facts=index["facts"],
             )
         except OSError as e:

@@ -85,10 +85,11 @@ class Localizer:
     ) -> PoseResult:
         """As calling the localizer, with features extracted before."""
         clock = clock or Stopwatch()
+        camera = frame.camera if self.map.lens is None else self.map.lens.of(frame.camera)
         best: Attempt | None = None
         used = ""
         for start, T_world_cam in self._starts(frame, features, previous, clock):
-            attempt = self._attempt(T_world_cam, frame.camera, features, 0.0, clock)
+            attempt = self._attempt(T_world_cam, camera, features, 0.0, clock)
             if best is None or attempt.n_inliers > best.n_inliers:
                 best, used = attempt, start
             if best.certain:
@@ -100,7 +101,7 @@ class Localizer:
         for _ in range(1, self.config.iterations):
             if isinstance(best.pose, PoseFailure):
                 break
-            attempt = self._attempt(best.pose.T_world_cam, frame.camera, features, radius, clock)
+            attempt = self._attempt(best.pose.T_world_cam, camera, features, radius, clock)
             counts.append(attempt.n_inliers)
             if isinstance(attempt.pose, PoseFailure) or 2 * attempt.n_inliers < best.n_inliers:
                 break
@@ -115,10 +116,10 @@ class Localizer:
             n_matches=len(best.landmark),
             covariance=best.pose.covariance,
             stamp_ns=frame.stamp_ns,
-            camera=frame.camera,
+            camera=camera,
             timing_ms=clock.ms,
             extra={"prior": used, "inliers_per_iteration": counts, "rms_px": round(best.pose.rms_px, 4)},
-            debug=self._debug(frame.camera, best.pose, best),
+            debug=self._debug(camera, best.pose, best),
         )
 
     def _starts(

@@ -115,6 +115,8 @@ def merge_duplicates(
             i, j = j, i
         owner[j], absorbed[j] = i, True
         seen[i] |= seen[j]
+    while (owner[owner] != owner).any():  # one that absorbed others may have been absorbed itself
+        owner = owner[owner]
     new_owner = owner[tracks.track]
     order = np.lexsort((tracks.image, new_owner))
     lengths = np.bincount(new_owner, minlength=n)[~absorbed]
