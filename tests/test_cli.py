@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,9 +41,18 @@ def run(capsys: pytest.CaptureFixture[str], site: Path) -> Run:
     return Run(capsys)
 
 
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shelf") / "m"
+
+
 @pytest.fixture
-def model(run: Run, toys: Path, numbers: Callable[..., Path]) -> Path:
-    run("fit", "toy", numbers(8), "--out", "m")
+def model(run: Run, toys: Path, numbers: Callable[..., Path], shelf: Path) -> Path:
+    """A model ``m`` of the toy from ``some numbers``, fitted once for all tests."""
+    data = numbers(8)
+    if not shelf.exists():
+        run("fit", "toy", data, "--out", shelf)
+    shutil.copytree(shelf, "m")
     return Path("m")
 
 

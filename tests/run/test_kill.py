@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from plugin_fixtures import Command
 
 FIT = ("--stage.count", 6, "--stage.delay-s", 0.25)
@@ -70,6 +72,7 @@ def test_fit_and_eval_survive_a_kill(vision3d: Command, toys: Path, numbers: Cal
     # a kill may tear the last line; make sure that one is torn here
     with open(killed / "results.jsonl", "ab") as file:
         file.write(b'{"name": "n0')
+    (killed / "checkpoints/.state.json.1.tmp").write_text("{")  # and a file half written
     process = vision3d.start(*command, "--resume", "latest")
     wait_for(lambda: (killed / "results.jsonl").read_bytes().count(b"\n") >= 7, process)
     code, err = end(process, signal.SIGINT)
@@ -79,3 +82,39 @@ def test_fit_and_eval_survive_a_kill(vision3d: Command, toys: Path, numbers: Cal
     assert (killed / "FAILED").read_text().startswith("interrupted")
     vision3d(*command, "--resume", "latest")
     assert content(killed) == content(whole)
+
+
+@pytest.mark.slow
+def test_favor_survives_kills_in_every_stage(vision3d: Command) -> None:
+    """The same on the real pipeline: fit killed in each of its stages, eval killed twice."""
+    here = vision3d.folder
+    room = "synthetic:room?frames=40&noise=1&width=320&height=240"
+    options = ("--features.name", "sift", "--landmarks.max-landmarks", 400)
+    fit = ("fit", "favor", room, "--select", ":12:2", "--threads", 1, *options)
+    vision3d(*fit, "--out", "maps/whole")
+    stages = len(json.loads((here / "maps/whole/timing.json").read_text())["stages_s"])
+    for stage in range(1, stages):
+        process = vision3d.start(*fit, "--out", "maps/killed")
+        wait_for(lambda: len(list((here / "maps/.killed.fit/cache").glob("*.npz"))) >= stage, process)  # noqa: B023
+        end(process, signal.SIGKILL)
+        assert not (here / "maps/killed").exists()
+    vision3d(*fit, "--out", "maps/killed")
+    assert content(here / "maps/killed") == content(here / "maps/whole")
+
+    command = ("eval", "favor", room, "--select", "1:12:2", "--model", "maps/whole", "--baselines", "--threads", 1)
+    vision3d(*command)
+    whole = (here / "runs/latest").resolve()
+    process = vision3d.start(*command)
+    wait_for(lambda: (here / "runs/latest").resolve() != whole, process)
+    killed = (here / "runs/latest").resolve()
+    for results in (2, 4):
+        wait_for(lambda: _lines(killed / "results.jsonl") >= results, process)  # noqa: B023
+        end(process, signal.SIGKILL)
+        process = vision3d.start(*command, "--resume", "latest")
+    assert process.wait(timeout=120) == 0
+    process.communicate()
+    assert content(killed) == content(whole)
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0

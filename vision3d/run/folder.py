@@ -60,6 +60,8 @@ class RunFolder:
         if changed:
             raise ConfigError(f"{path}: cannot resume, the command differs: {shortened(changed)}")
         (path / "FAILED").unlink(missing_ok=True)
+        for half_written in path.rglob(".*.tmp"):  # a kill in the middle of files.whole_file
+            half_written.unlink()
         return cls(path)
 
     @property
