@@ -293,6 +293,7 @@ def _shown(node: yaml.Node) -> str:
         return "a list"
     if isinstance(node, yaml.MappingNode):
         return "a mapping"
+    assert isinstance(node, yaml.ScalarNode)
     text = node.value if len(node.value) <= 40 else node.value[:37] + "..."
     return "nothing" if node.style is None and text == "" else f"'{text}'"
 
