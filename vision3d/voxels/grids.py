@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vision3d.voxels.center_rays import center_rays
 from vision3d.voxels.marching import Marching
 from vision3d.voxels.rays import local_rays
 from vision3d.voxels.render import render
@@ -117,6 +118,8 @@ class VoxelGrids:
             (M, C) float32, not normalised, background 0.
         """
         camera = torch.as_tensor(camera_world, dtype=torch.float64)
+        if len(self.density) == 1:
+            return self._render_shared(camera, index, marching or Marching(), chunk)
         origins, directions = self.rays_from(camera, index)
         out = torch.empty(len(origins), self.channels)
         for start in range(0, len(origins), chunk):
@@ -125,4 +128,20 @@ class VoxelGrids:
             density = self.density if len(self.density) == 1 else self.density[boxes]
             rays = origins[part], directions[part]
             out[part] = render(density.float(), self.values[boxes], *rays, marching=marching)
+        return out
+
+    def _render_shared(self, camera: Tensor, index: Tensor | None, marching: Marching, chunk: int) -> Tensor:
+        """:meth:`render_from` for boxes of one density: weights by direction from a table, then one product."""
+        centers = self.centers if index is None else self.centers[index]
+        directions = centers - camera
+        if self.axes is not None:
+            axes = self.axes if index is None else self.axes[index]
+            directions = (axes.double() @ directions[..., None])[..., 0]
+        weights = center_rays(self.density, marching).weights(directions)
+        flat = self.values.reshape(len(self), -1, self.channels)
+        out = torch.empty(len(centers), self.channels)
+        for start in range(0, len(centers), chunk):
+            part = slice(start, start + chunk)
+            nodes = flat[part] if index is None else flat[index[part]]
+            out[part] = torch.bmm(weights[part, None], nodes.float())[:, 0]
         return out
