@@ -25,8 +25,8 @@ from vision3d.types import Frame, PoseResult
 Float = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# A start with this many inliers, which are also this share of its matches, is not bettered by another one.
-CERTAIN_INLIERS, CERTAIN_SHARE = 100, 0.5
+# No wrong pose finds this many inliers (chance gives it 7 among 1000 matches): another start need not be tried.
+CERTAIN_INLIERS = 50
 BORDER_PX = 5.0
 
 
@@ -44,7 +44,7 @@ class Attempt:
 
     @property
     def certain(self) -> bool:
-        return self.n_inliers >= CERTAIN_INLIERS and self.n_inliers >= CERTAIN_SHARE * len(self.landmark)
+        return self.n_inliers >= CERTAIN_INLIERS
 
 
 class Stopwatch:

@@ -21,6 +21,9 @@ from vision3d.weights import fingerprint, load_weights
 
 # pixels whose descriptors are computed at once: 16384 x 128 floats are 8 MB
 CHUNK = 16384
+# The card's 0.2 keeps a quarter of the key points that match at 0.02, at nearly the same precision (measured on
+# 7-Scenes: docs/RESULTS.md); maps of few images live on their number.
+DEFAULT_THRESHOLD = 0.02
 
 
 def torch_device(name: str) -> torch.device:
@@ -131,7 +134,7 @@ class AlikeExtractor:
         uv, scores = detect(
             self._net.score(levels)[:height, :width],
             radius=self._config.nms_radius,
-            threshold=0.2 if self._config.score_threshold is None else self._config.score_threshold,
+            threshold=DEFAULT_THRESHOLD if self._config.score_threshold is None else self._config.score_threshold,
             border=self._config.border,
             top_k=self._config.max_keypoints,
         )

@@ -44,7 +44,7 @@ class FeatureConfig:
     Attributes:
         name: the extractor; ``auto`` takes the best network whose weights are found, else SIFT.
         max_keypoints: the strongest that are kept per image.
-        score_threshold: weakest detection that counts; None is the extractor's own default (ALIKE, ALIKED 0.2,
+        score_threshold: weakest detection that counts; None is the extractor's own default (ALIKE 0.02, ALIKED 0.2,
             XFeat 0.05, SIFT a contrast of 0.01).
         nms_radius: pixels around a key point in which there is no stronger one (networks only).
         border: key points closer than this to the image border are dropped, pixels.

@@ -38,9 +38,12 @@ Backend = Callable[[Float, Float, Camera, RansacSettings], "Float | None"]
 
 
 def find_backend(name: str) -> Backend:
-    """The backend called ``name``; ``auto`` is the first installed of pycolmap, poselib, opencv."""
+    """The backend called ``name``; ``auto`` is the first installed of poselib, pycolmap, opencv.
+
+    Their poses are the same after our refinement; poselib gives up sooner on matches that are all wrong.
+    """
     if name == "auto":
-        name = next((n for n in ("pycolmap", "poselib") if _installed(n)), "opencv")
+        name = next((n for n in ("poselib", "pycolmap") if _installed(n)), "opencv")
     if name not in _BACKENDS:
         raise ConfigError(f"PnP backend '{name}' is not one of auto, {', '.join(_BACKENDS)}")
     if name != "opencv" and not _installed(name):
