@@ -136,6 +136,7 @@ class MapBuilder:
             torch.from_numpy(half_sizes),
             torch.from_numpy(arrays["density"]),
             torch.from_numpy(arrays["values"]),
+            torch.from_numpy(arrays["axes"]) if "axes" in arrays else None,
         )
         retrieval = self.context.cached(
             "retrieval",
@@ -192,10 +193,11 @@ class MapBuilder:
     def _fit(self, rays: ObservedRays, points: Float, half_sizes: Float) -> dict[str, NDArray[Any]]:
         fields = fit_fields(rays, points, half_sizes, self.config.fit, self.context.seed)
         return {
-            "density": fields.grids.density.numpy().astype(np.float16),
-            "values": fields.grids.values.numpy().astype(np.float16),
+            "density": fields.grids.density.numpy().astype(self.config.landmarks.dtype),
+            "values": fields.grids.values.numpy().astype(self.config.landmarks.dtype),
             "cosine": fields.cosine.numpy(),
             "ridge": np.array([fields.ridge]),
+            **({} if fields.grids.axes is None else {"axes": fields.grids.axes.numpy()}),
         }
 
 

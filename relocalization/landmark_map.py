@@ -48,11 +48,10 @@ class Lens:
 
     def of(self, camera: Camera) -> Camera:
         """The fitted camera for the given one, at any size of the same view; any other camera unchanged."""
-        if camera == self.given:
-            return self.fitted
-        if camera == self.given.resized(camera.width, camera.height):
-            return self.fitted.resized(camera.width, camera.height)
-        return camera
+        if not _same(camera, self.given.resized(camera.width, camera.height)):
+            return camera
+        same_size = (camera.width, camera.height) == (self.fitted.width, self.fitted.height)
+        return self.fitted if same_size else self.fitted.resized(camera.width, camera.height)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dict from which :meth:`from_json` restores the lens."""
@@ -111,6 +110,7 @@ class LandmarkMap:
             "half_sizes": self.grids.half_sizes.numpy(),
             "density": self.grids.density.numpy(),
             "values": self.grids.values.numpy(),
+            **({} if self.grids.axes is None else {"axes": self.grids.axes.numpy()}),
         }
         observations = {
             "start": self.tracks.start.astype(np.int32),
@@ -158,7 +158,7 @@ class LandmarkMap:
                 tuple(Camera.from_json(entry["camera"]) for entry in index["images"]),
                 np.array([entry["T_world_cam"] for entry in index["images"]], dtype=np.float64).reshape(-1, 4, 4),
             )
-            return cls(
+            loaded = cls(
                 points=fields["points"],
                 covariance=fields["covariance"].astype(np.float64),
                 grids=VoxelGrids(
@@ -166,6 +166,7 @@ class LandmarkMap:
                     torch.from_numpy(fields["half_sizes"]),
                     torch.from_numpy(fields["density"]),
                     torch.from_numpy(fields["values"]),
+                    torch.from_numpy(fields["axes"]) if "axes" in fields else None,
                 ),
                 tracks=Tracks(
                     observations["start"].astype(np.int64),
@@ -184,14 +185,34 @@ class LandmarkMap:
                 else Lens(*(Camera.from_json(index["lens"][k]) for k in ("given", "fitted"))),
                 facts=index["facts"],
             )
+            loaded._require_consistent()
+            return loaded
         except OSError as e:
             raise DataError(index_path, f"cannot be read ({e.strerror}): is this a map folder?") from e
         except (KeyError, TypeError, ValueError) as e:
             raise DataError(folder, f"not a complete favor map ({type(e).__name__}: {e}); fit it anew") from e
 
+    def _require_consistent(self) -> None:
+        """Raise ValueError where the files do not belong together."""
+        n, m, tracks = len(self.points), len(self.tracks.image), self.tracks
+        sizes = [len(tracks.uv_px), len(tracks.keypoint), len(self.descriptors)]
+        wrong = sizes != [m, m, m]
+        if wrong or len(tracks) != n or tracks.start[-1] != m or (np.diff(tracks.start) < 1).any():
+            raise ValueError(f"{OBSERVATIONS} does not hold the observations of {n} landmarks")
+        if len(self.covariance) != n or self.descriptors.shape[1] != self.channels:
+            raise ValueError(f"arrays of {FIELDS} and {OBSERVATIONS} disagree in size")
+        if m and not 0 <= tracks.image.min() <= tracks.image.max() < len(self.images):
+            raise ValueError(f"{OBSERVATIONS} refers to images that {INDEX} does not list")
+
     def bytes_per_landmark(self, folder: Path) -> dict[str, float]:
         """Bytes on disk per landmark, by file."""
         return {name: (folder / name).stat().st_size / max(1, len(self)) for name in (FIELDS, OBSERVATIONS, INDEX)}
+
+
+def _same(a: Camera, b: Camera) -> bool:
+    """Whether two cameras of one size differ by no more than the rounding of resizing there and back."""
+    first, second = ((c.fx, c.fy, c.cx, c.cy) for c in (a, b))
+    return a.distortion == b.distortion and np.allclose(first, second, rtol=1e-6, atol=1e-6 * a.width)
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
