@@ -19,9 +19,7 @@ def keypoints_of(counts: list[int], seed: int = 0) -> list[NDArray[np.float64]]:
 
 def as_sets(tracks: Tracks) -> set[frozenset[tuple[int, int]]]:
     cuts = tracks.start[1:-1]
-    pairs = [
-        zip(i.tolist(), k.tolist()) for i, k in zip(np.split(tracks.image, cuts), np.split(tracks.keypoint, cuts))
-    ]
+    pairs = [zip(i.tolist(), k.tolist()) for i, k in zip(np.split(tracks.image, cuts), np.split(tracks.keypoint, cuts))]
     return {frozenset(p) for p in pairs} - {frozenset()}
 
 
