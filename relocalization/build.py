@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from relocalization.mapping import TriangulatedTracks, choose_landmarks, merge_d
 from relocalization.match_images import ImageFeatures, match_pairs, pairs_to_match
 from relocalization.patches import patch_rays
 from relocalization.retrieval import RetrievalIndex
-from relocalization.tracks import Tracks, tracks_from_matches
+from relocalization.tracks import Tracks, median_descriptors, tracks_from_matches
 from vision3d.contracts import FitContext, Reader
 from vision3d.errors import DataError, UserError
 from vision3d.geometry.cameras import Camera
@@ -79,7 +80,7 @@ class MapBuilder:
             truth = train.truth(i)
             if truth is None:
                 raise DataError(train.key(i), "has no pose; a map needs one for every image (--truth, --skip-bad)")
-            arrays = self.context.cached(f"features/{i:06d}", lambda i=i: self._extract_one(train, i))
+            arrays = self.context.cached(f"features/{i:06d}", partial(self._extract_one, train, i))
             names.append(train.key(i))
             cameras.append(Camera.from_json(json.loads(arrays["camera"].tobytes())))
             poses.append(truth.T_world_cam)
@@ -96,7 +97,7 @@ class MapBuilder:
         stretch = 64
         for start in self.context.progress(range(0, len(pairs), stretch), -(-len(pairs) // stretch), "matching"):
             part = pairs[start : start + stretch]
-            arrays = self.context.cached(f"{key}/{start:06d}", lambda part=part: self._match(training, part))
+            arrays = self.context.cached(f"{key}/{start:06d}", partial(self._match, training, part))
             cuts = np.cumsum(arrays["counts"])[:-1]
             for (a, b), found, score in zip(
                 part.tolist(), np.split(arrays["pairs"], cuts), np.split(arrays["similarity"], cuts)
@@ -206,16 +207,6 @@ def descriptors_of(tracks: Tracks, features: Sequence[ImageFeatures]) -> NDArray
     offsets = np.concatenate([[0], np.cumsum([len(f.keypoints) for f in features])])
     table = np.concatenate([f.descriptors for f in features])
     return table[offsets[tracks.image] + tracks.keypoint]
-
-
-def median_descriptors(tracks: Tracks, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, C) per-channel median of each track's descriptors, unit norm (card, step 3)."""
-    out = np.empty((len(tracks), descriptors.shape[1]), np.float32)
-    for length in np.unique(tracks.lengths):
-        rows = np.flatnonzero(tracks.lengths == length)
-        members = tracks.start[rows][:, None] + np.arange(length)
-        out[rows] = np.median(descriptors[members].astype(np.float32), axis=1)
-    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
 
 
 def box_sizes(landmarks: TriangulatedTracks, images: MapImages, box_px: float) -> Float:

@@ -50,6 +50,7 @@ class LandmarkConfig:
         max_landmarks: the best are kept: most views first, then widest parallax.
         calibrate: find the radial distortion of the lens from the tracks, where the data set gives none; it is kept
             in the map and applied to queries of the same camera.
+        dtype: number format of the stored fields.
         box_px: width of a landmark's voxel box as seen from its nearest camera (paper 7, published code 12).
     """
 
@@ -58,6 +59,7 @@ class LandmarkConfig:
     max_error_px: float = 2.0
     max_landmarks: int = 10_000
     calibrate: bool = True
+    dtype: Literal["float16", "float32"] = "float16"
     box_px: float = 12.0
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from relocalization.config import Description
 from relocalization.landmark_map import LandmarkMap
+from relocalization.tracks import median_descriptors
 
 Float = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -62,21 +63,9 @@ class Describer:
         return ray / distance[:, None], distance
 
     @cached_property
-    def mean(self) -> torch.Tensor:
-        """(N, C) float32 unit mean of each landmark's observed descriptors: its look from nowhere in particular."""
-        d = self.map.descriptors.astype(np.float32)
-        total = np.add.reduceat(d, self.map.tracks.start[:-1], axis=0) if len(self.map) else d[:0]
-        return torch.nn.functional.normalize(torch.from_numpy(total), dim=1)
-
-    @cached_property
     def median(self) -> torch.Tensor:
         """(N, C) float32 per-channel median of each landmark's observed descriptors, unit norm (card, step 3)."""
-        rows, mask = self.map.tracks.padded(self.map.descriptors.astype(np.float32))
-        rows[~mask] = np.nan
-        out = np.empty((len(rows), self.map.channels), np.float32)
-        for start in range(0, len(rows), 1024):
-            out[start : start + 1024] = np.nanmedian(rows[start : start + 1024], axis=1)
-        return torch.nn.functional.normalize(torch.from_numpy(out), dim=1)
+        return torch.from_numpy(median_descriptors(self.map.tracks, self.map.descriptors))
 
     def viewpoint(self, center_world: Float) -> Viewpoint:
         """Relate a camera centre (3,) to all observations."""

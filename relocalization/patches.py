@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,12 +49,7 @@ def patch_rays(
         pixels = (uv_px[:, None] + offsets).reshape(-1, 2)
         inside = camera.contains(pixels)
         pixels = pixels[inside]
-        arrays = context.cached(
-            f"patches/{i:06d}",
-            lambda i=i, pixels=pixels: {
-                "descriptors": extractor(train[i].image, dense=True).sample(pixels).astype(np.float16)
-            },
-        )
+        arrays = context.cached(f"patches/{i:06d}", partial(_sample, train, i, extractor, pixels))
         landmark = np.repeat(owner[rows], len(offsets))[inside]
         directions = camera.rays(pixels) @ T[:3, :3].T
         origins = np.broadcast_to(T[:3, 3], directions.shape)
@@ -60,3 +57,7 @@ def patch_rays(
         descriptors.append(arrays["descriptors"])
     columns = [np.concatenate(column) for column in zip(*parts)]
     return ObservedRays(columns[0], columns[1], columns[2], columns[3], np.concatenate(descriptors))
+
+
+def _sample(train: Reader, i: int, extractor: Extractor, pixels: NDArray[np.float64]) -> dict[str, NDArray[np.float16]]:
+    return {"descriptors": extractor(train[i].image, dense=True).sample(pixels).astype(np.float16)}

@@ -60,6 +60,16 @@ class Tracks:
         return out, mask
 
 
+def median_descriptors(tracks: Tracks, descriptors: NDArray[np.float32] | NDArray[np.float16]) -> NDArray[np.float32]:
+    """(N, C) per-channel median of each track's descriptors, unit norm (card, step 3)."""
+    out = np.empty((len(tracks), descriptors.shape[1]), np.float32)
+    for length in np.unique(tracks.lengths):
+        rows = np.flatnonzero(tracks.lengths == length)
+        members = tracks.start[rows][:, None] + np.arange(length)
+        out[rows] = np.median(descriptors[members].astype(np.float32), axis=1)
+    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+
+
 def tracks_from_matches(
     matches: Iterable[tuple[int, int, Ints, NDArray[np.float32]]], keypoints: list[NDArray[np.float64]]
 ) -> Tracks:
