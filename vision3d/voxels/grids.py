@@ -138,7 +138,7 @@ class VoxelGrids:
             axes = self.axes if index is None else self.axes[index]
             directions = (axes.double() @ directions[..., None])[..., 0]
         weights = center_rays(self.density, marching).weights(directions)
-        flat = self.values.reshape(len(self), -1, self.channels)
+        flat = self.values.flatten(1, 3)
         out = torch.empty(len(centers), self.channels)
         for start in range(0, len(centers), chunk):
             part = slice(start, start + chunk)
