@@ -96,13 +96,12 @@ def test_baselines_equal_loops(landmarks: LandmarkMap, center: np.ndarray) -> No
     assert np.array_equal(looks["all"].descriptors.numpy(), observed[rows])
 
 
-def test_mean_and_median_do_not_depend_on_padding(landmarks: LandmarkMap) -> None:
+def test_the_median_does_not_depend_on_padding(landmarks: LandmarkMap) -> None:
     describer = Describer(landmarks, "median", 45.0)
     observed = landmarks.descriptors.astype(np.float32)
     for k in range(len(landmarks)):
-        own = observed[landmarks.tracks.start[k] : landmarks.tracks.start[k + 1]]
-        for table, wanted in ((describer.mean, own.mean(axis=0)), (describer.median, np.median(own, axis=0))):
-            assert np.allclose(table[k].numpy(), wanted / np.linalg.norm(wanted), atol=1e-5)
+        wanted = np.median(observed[landmarks.tracks.start[k] : landmarks.tracks.start[k + 1]], axis=0)
+        assert np.allclose(describer.median[k].numpy(), wanted / np.linalg.norm(wanted), atol=1e-5)
 
 
 @pytest.mark.parametrize("cone_deg", [0.0, 10.0, 180.0])

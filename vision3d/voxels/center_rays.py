@@ -15,7 +15,7 @@ from torch import Tensor
 from vision3d.voxels.marching import Marching
 from vision3d.voxels.render import ray_weights
 
-# Directions per side of each face of the cube. At 33 a looked-up weight is within 0.02 of the exact one (0.03 at R = 5),
+# Directions per side of each face of the cube. At 33 a looked-up weight is within 0.02 of the exact one (0.03 at R = 5)
 # and a rendered descriptor of unrelated nodes within 0.005 in cosine; the tests hold both.
 SIDE = 33
 
