@@ -23,7 +23,7 @@ class FitConfig:
         resolution: nodes along one side of a box; 1 stores one direction-free descriptor.
         axes: ``world`` aligns every box with the world, as the paper does; ``view`` turns it towards the mean direction
             it was seen from and stretches it along that direction, so that its nodes tell apart smaller angles.
-        stretch: length over width of a ``view`` box: its nodes then stand for about 0 and ``45 / stretch`` degrees off
+        stretch: length over width of a ``view`` box: its nodes then stand for 0 and ``atan(1 / stretch)`` off
             the mean direction, and for everything beyond.
         density: raw density at every node of ``ridge`` and at the start of ``polish``. At 10 a box is opaque, so a ray
             reads the node values where it enters, which depends most on its direction; at the paper's 0 a box is
