@@ -78,7 +78,10 @@ class Room:
     n_front_images: int
 
     @classmethod
-    def build(cls, seed: int = 0, per_wall: int = 150, per_side: int = 8, camera: Camera = CAMERA) -> Room:
+    def build(
+        cls, seed: int = 0, per_wall: int = 150, per_side: int = 8, camera: Camera = CAMERA, repeats: int = 1
+    ) -> Room:
+        """Of landmarks that look alike there are ``repeats`` each, on both walls."""
         rng = np.random.default_rng(seed)
         wall = rng.uniform([-2.5, -1.8, 3.6], [2.5, 1.8, 4.4], (2, per_wall, 3))
         points = np.concatenate([wall[0], wall[1] * [1, 1, -1]])
@@ -90,6 +93,9 @@ class Room:
         names = tuple(f"map-{i:03d}" for i in range(len(poses)))
         base = rng.normal(size=(2 * per_wall, CHANNELS)).astype(np.float32)
         turn = 0.6 * rng.normal(size=(2 * per_wall, CHANNELS, 3)).astype(np.float32)
+        if repeats > 1:
+            twin = rng.permutation(np.arange(len(base)) % (len(base) // repeats))
+            base, turn = base[twin], turn[twin]
         images = MapImages(names, (camera,) * len(poses), np.stack(poses))
         return cls(points, base, turn, images, per_wall, per_side)
 
@@ -101,9 +107,9 @@ class Room:
         return (out / np.linalg.norm(out, axis=1, keepdims=True)).astype(np.float32)
 
     def project(self, camera: Camera, T_world_cam: Float) -> tuple[NDArray[np.int64], Float]:
-        """Landmarks in the image, and their pixels."""
+        """Landmarks in the image, and their pixels; extractors find nothing close to the border."""
         uv_px = camera.project(se3.transform(se3.invert(T_world_cam), self.points))
-        seen = np.flatnonzero(camera.contains(uv_px))
+        seen = np.flatnonzero(camera.contains(uv_px, 8.0))
         return seen, uv_px[seen]
 
     def tracks(self, noise_px: float = 0.0, seed: int = 0) -> Tracks:
@@ -126,13 +132,24 @@ class Room:
         return all_tracks.subset(np.ones(len(lengths), bool), lengths[owner[order]] >= 2)
 
     def look(
-        self, T_world_cam: Float, seed: int = 0, noise_px: float = 0.0, clutter: int = 0, camera: Camera = CAMERA
+        self,
+        T_world_cam: Float,
+        seed: int = 0,
+        noise_px: float = 0.0,
+        clutter: int = 0,
+        camera: Camera = CAMERA,
+        noise: float = 0.0,
     ) -> Features:
-        """The features of an image taken from a pose: landmarks in random order, and key points of nothing."""
+        """The features of an image taken from a pose: landmarks in random order, and key points of nothing.
+
+        ``noise`` is the length of what is added to a descriptor of length 1.
+        """
         rng = np.random.default_rng(seed)
         seen, uv_px = self.project(camera, T_world_cam)
         uv_px = uv_px + noise_px * rng.normal(size=uv_px.shape)
         d = self.descriptors(seen, T_world_cam[:3, 3])
+        d = d + noise / np.sqrt(CHANNELS) * rng.normal(size=d.shape).astype(np.float32)
+        d /= np.linalg.norm(d, axis=1, keepdims=True)
         if clutter:
             other = rng.normal(size=(clutter, CHANNELS)).astype(np.float32)
             d = np.concatenate([d, other / np.linalg.norm(other, axis=1, keepdims=True)])
