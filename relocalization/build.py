@@ -57,6 +57,8 @@ class MapBuilder:
             UserError: fewer than two frames, or no track could be triangulated.
             DataError: a frame has no pose.
         """
+        if len(train) < 2:
+            raise UserError(f"{train.name}: a map needs at least 2 images with poses, found {len(train)}")
         training = self.extract(train)
         tracks = self.tracks(train, training)
         fitted = fit_lens(training.images, tracks) if self.config.landmarks.calibrate else None
@@ -73,8 +75,6 @@ class MapBuilder:
 
     def extract(self, train: Reader) -> TrainingImages:
         """Step 1: key points and descriptors of every image."""
-        if len(train) < 2:
-            raise UserError(f"{train.name}: a map needs at least 2 images with poses, found {len(train)}")
         names, cameras, poses, features = [], [], [], []
         for i in self.context.progress(range(len(train)), len(train), "features"):
             truth = train.truth(i)

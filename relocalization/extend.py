@@ -14,10 +14,11 @@ from relocalization.config import FavorConfig
 from relocalization.describe import Describer
 from relocalization.features.base import Extractor
 from relocalization.fields import fit_fields
+from relocalization.fit_config import FitConfig
 from relocalization.fit_rays import ObservedRays
 from relocalization.landmark_map import LandmarkMap, MapImages
 from relocalization.lens import with_lens
-from relocalization.mapping import TriangulatedTracks, triangulate_landmarks
+from relocalization.mapping import TriangulatedTracks, normalized
 from relocalization.match_images import ImageFeatures
 from relocalization.matching import guided_nn
 from relocalization.retrieval import RetrievalIndex
@@ -25,6 +26,7 @@ from relocalization.tracks import Tracks
 from vision3d.contracts import FitContext, Reader
 from vision3d.errors import UserError
 from vision3d.geometry import se3
+from vision3d.geometry.triangulation import TriangulationConfig, triangulate
 from vision3d.voxels.grids import VoxelGrids
 
 Ints = NDArray[np.int64]
@@ -41,6 +43,7 @@ def extend_map(
     Raises:
         UserError: a frame is in the map already.
     """
+    config = replace(config, fit=_fit_of(old, config.fit))
     builder = MapBuilder(config, extractor, context)
     fresh = builder.extract(train)
     if old.lens is not None:
@@ -63,6 +66,21 @@ def extend_map(
         context.log(f"{len(added)} new landmarks")
     index = RetrievalIndex.from_arrays(old.retrieval).extended([f.descriptors for f in fresh.features])
     return replace(grown, retrieval=index.to_arrays())
+
+
+def _fit_of(old: LandmarkMap, fit: FitConfig) -> FitConfig:
+    """How the map's own fields were fitted: all of a map are rendered alike, whatever is configured now."""
+    grids = old.grids
+    fit = replace(
+        fit,
+        ridge=float(old.facts.get("ridge", 0.0)),
+        marching=old.marching,
+        resolution=grids.resolution,
+        axes="world" if grids.axes is None else "view",
+    )
+    if len(grids.density) > 1:
+        return fit
+    return replace(fit, method="ridge", density=float(grids.density.flatten()[0]))
 
 
 def _observe(
@@ -111,13 +129,18 @@ def _refit(
     seed: int,
 ) -> LandmarkMap:
     """Points and fields of the landmarks that gained views; the others keep theirs bit for bit."""
-    gates = replace(config.landmarks, min_views=2)
     rows = np.flatnonzero(changed)
-    moved = triangulate_landmarks(tracks.subset(changed), images, gates)
+    grown = tracks.subset(changed)
+    gates = TriangulationConfig(
+        min_parallax_deg=config.landmarks.min_parallax_deg, max_reprojection_px=config.landmarks.max_error_px
+    )
+    focal = np.array([c.focal for c in images.cameras])
+    moved = triangulate(
+        normalized(grown, images), grown.image, grown.track, images.T_world_cam, focal, len(rows), gates
+    )
     points, covariance = old.points.copy(), old.covariance.copy()
     # A landmark whose views no longer agree keeps its old point: its new observations were the odd ones.
-    if len(moved) == len(rows):
-        points[rows], covariance[rows] = moved.points, moved.covariance
+    points[rows[moved.ok]], covariance[rows[moved.ok]] = moved.points_world[moved.ok], moved.covariance[moved.ok]
     everything = TriangulatedTracks(tracks, points, covariance, np.zeros(len(points)), {})
     half_sizes = old.grids.half_sizes.numpy().copy()
     half_sizes[rows] = box_sizes(everything, images, config.landmarks.box_px)[rows]
@@ -130,14 +153,16 @@ def _refit(
         images.T_world_cam[:, :3, 3],
         descriptors[chosen].astype(np.float32),
     )
-    fit = replace(config.fit, ridge=float(old.facts.get("ridge", 0.0)), marching=old.marching)
-    fields = fit_fields(rays, points[rows], half_sizes[rows], fit, seed)
-    values, density = old.grids.values.clone(), old.grids.density
+    fields = fit_fields(rays, points[rows], half_sizes[rows], config.fit, seed)
+    values, density, axes = old.grids.values.clone(), old.grids.density, old.grids.axes
+    if axes is not None and fields.grids.axes is not None:
+        axes = axes.clone()
+        axes[torch.from_numpy(rows)] = fields.grids.axes.to(axes.dtype)
     values[torch.from_numpy(rows)] = fields.grids.values.to(values.dtype)
     if len(density) > 1:
         density = density.clone()
         density[torch.from_numpy(rows)] = fields.grids.density.expand(len(rows), -1, -1, -1).to(density.dtype)
-    grids = VoxelGrids(torch.from_numpy(points), torch.from_numpy(half_sizes), density, values)
+    grids = VoxelGrids(torch.from_numpy(points), torch.from_numpy(half_sizes), density, values, axes)
     return replace(
         old, points=points, covariance=covariance, grids=grids, tracks=tracks, descriptors=descriptors, images=images
     )
@@ -147,16 +172,21 @@ def _new_landmarks(
     builder: MapBuilder, fresh: TrainingImages, seen: list[tuple[Ints, Ints]], train: Reader
 ) -> LandmarkMap | None:
     """Landmarks from the key points of the new images that no old landmark explains; None if there are none."""
-    unexplained = []
+    unexplained, position = [], []
     for features, (_, used) in zip(fresh.features, seen):
         free = np.ones(len(features.keypoints), bool)
         free[used] = False
+        position.append(np.flatnonzero(free))
         unexplained.append(ImageFeatures(features.keypoints[free], features.descriptors[free]))
     rest = TrainingImages(fresh.images, tuple(unexplained))
     try:
-        return builder.map_of(builder.landmarks(builder.tracks(train, rest), rest), rest, train)
+        added = builder.map_of(builder.landmarks(builder.tracks(train, rest), rest), rest, train)
     except UserError:
         return None
+    tracks = added.tracks
+    start = np.concatenate([[0], np.cumsum([len(p) for p in position])])
+    keypoint = np.concatenate(position)[start[tracks.image] + tracks.keypoint]
+    return replace(added, tracks=replace(tracks, keypoint=keypoint))
 
 
 def _concatenate(old: LandmarkMap, new: LandmarkMap, image_offset: int) -> LandmarkMap:
@@ -177,6 +207,7 @@ def _concatenate(old: LandmarkMap, new: LandmarkMap, image_offset: int) -> Landm
         torch.cat([a.half_sizes, b.half_sizes]),
         density,
         torch.cat([a.values, b.values.to(a.values.dtype)]),
+        None if a.axes is None or b.axes is None else torch.cat([a.axes, b.axes.to(a.axes.dtype)]),
     )
     return replace(
         old,

@@ -45,7 +45,7 @@ class FitConfig:
 
     method: FitMethod = "ridge"
     resolution: int = 3
-    axes: BoxAxes = "world"
+    axes: BoxAxes = "view"
     stretch: float = 8.0
     density: float = 10.0
     ridge: float = 0.0

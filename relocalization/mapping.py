@@ -47,10 +47,7 @@ class TriangulatedTracks:
 
 def triangulate_landmarks(tracks: Tracks, images: MapImages, config: LandmarkConfig) -> TriangulatedTracks:
     """Points of tracks, with the observations that disagree removed and failed tracks counted by reason."""
-    xy = np.zeros_like(tracks.uv_px)
-    for i, camera in enumerate(images.cameras):
-        rows = tracks.image == i
-        xy[rows] = camera.normalize(tracks.uv_px[rows])
+    xy = normalized(tracks, images)
     gates = TriangulationConfig(
         min_views=config.min_views,
         min_parallax_deg=config.min_parallax_deg,
@@ -73,6 +70,15 @@ def triangulate_landmarks(tracks: Tracks, images: MapImages, config: LandmarkCon
     start = np.concatenate([[0], np.cumsum(lengths[ok])]).astype(np.int64)
     cleaned = Tracks(start, tracks.image[order], tracks.keypoint[order], tracks.uv_px[order])
     return TriangulatedTracks(cleaned, found.points_world[ok], found.covariance[ok], found.parallax_deg[ok], rejected)
+
+
+def normalized(tracks: Tracks, images: MapImages) -> Float:
+    """(M, 2) undistorted normalised coordinates of the observations."""
+    xy = np.zeros_like(tracks.uv_px)
+    for i, camera in enumerate(images.cameras):
+        rows = tracks.image == i
+        xy[rows] = camera.normalize(tracks.uv_px[rows])
+    return xy
 
 
 def merge_duplicates(

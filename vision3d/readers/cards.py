@@ -21,10 +21,10 @@ OPTIONAL = ("related", "checksums")
 def cards_dir() -> Path:
     """The folder of cards: inside an installed package, or ``datasets/`` of a checkout."""
     package = Path(__file__).resolve().parents[1]
-    for folder in (package / "_cards", package.parent / "datasets"):
+    for folder in (package / "datasets", package.parent / "datasets"):
         if next(folder.glob("*.yaml"), None) is not None:
             return folder
-    raise DataError(package / "_cards", "data set cards are missing: reinstall vision3d")
+    raise DataError(package / "datasets", "data set cards are missing: reinstall vision3d")
 
 
 def load_cards() -> dict[str, dict[str, Any]]:
