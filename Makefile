@@ -19,8 +19,8 @@ $(READY): pyproject.toml .ci/constraints.txt .ci/system-packages
 	@touch $(READY)
 
 demo: setup
-	$(BIN)/vision3d fit favor 'synthetic:room?frames=60' --split train --out demo/map --overwrite
-	$(BIN)/vision3d eval favor 'synthetic:room?frames=60' --split test --model demo/map --baselines --pictures 6
+	$(BIN)/vision3d fit favor 'synthetic:room?frames=40' --split train --out demo/map --overwrite
+	$(BIN)/vision3d eval favor 'synthetic:room?frames=40' --split test --model demo/map --baselines --pictures 6
 	@echo "open runs/latest/report.html"
 
 test: setup
