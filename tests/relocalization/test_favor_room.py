@@ -75,7 +75,7 @@ def test_all_test_frames_are_localized_without_a_prior(run: Run) -> None:
 def test_rough_prior_is_enough(run: Run) -> None:
     """Card, check 13: 30 cm and 15 degrees off, retrieval not allowed."""
     find = Localizer(run.landmarks, make_extractor(SIFT.features), replace(SIFT.localize, prior="given"))
-    for k in (1, 5, 9):
+    for k in (1, 4, 7):
         frame = replace(run.frames[k], prior_T_world_cam=nudged(run.poses[k], 0.3, 15.0, seed=k))
         assert errors([find.localize(frame, run.features[k])], [run.poses[k]])[0, 0] < 0.03
 
