@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from relocalization.node_storage import pack_nodes, unpack_nodes
 from relocalization.tracks import Tracks
 from vision3d.errors import DataError
 from vision3d.geometry.cameras import Camera
@@ -109,7 +110,7 @@ class LandmarkMap:
             "covariance": self.covariance.astype(np.float32),
             "half_sizes": self.grids.half_sizes.numpy(),
             "density": self.grids.density.numpy(),
-            "values": self.grids.values.numpy(),
+            **{f"field.{k}": v for k, v in pack_nodes(self.grids.values.flatten(1, 3).numpy()).items()},
             **({} if self.grids.axes is None else {"axes": self.grids.axes.numpy()}),
         }
         observations = {
@@ -165,7 +166,7 @@ class LandmarkMap:
                     torch.from_numpy(fields["points"]),
                     torch.from_numpy(fields["half_sizes"]),
                     torch.from_numpy(fields["density"]),
-                    torch.from_numpy(fields["values"]),
+                    _field_values(fields),
                     torch.from_numpy(fields["axes"]) if "axes" in fields else None,
                 ),
                 tracks=Tracks(
@@ -213,6 +214,14 @@ def _same(a: Camera, b: Camera) -> bool:
     """Whether two cameras of one size differ by no more than the rounding of resizing there and back."""
     first, second = ((c.fx, c.fy, c.cx, c.cy) for c in (a, b))
     return a.distortion == b.distortion and np.allclose(first, second, rtol=1e-6, atol=1e-6 * a.width)
+
+
+def _field_values(fields: dict[str, NDArray[Any]]) -> torch.Tensor:
+    """(N, R, R, R, C) from the packed nodes; R is the density's."""
+    resolution = fields["density"].shape[-1]
+    packed = {k[6:]: v for k, v in fields.items() if k.startswith("field.")}
+    values = torch.from_numpy(unpack_nodes(packed, resolution**3))
+    return values.reshape(len(values), resolution, resolution, resolution, -1)
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:

@@ -43,7 +43,7 @@ def test_what_is_loaded_is_what_was_saved(made: LandmarkMap, folder: Path) -> No
         assert np.array_equal(getattr(again.tracks, name), getattr(made.tracks, name))
     assert np.abs(again.tracks.uv_px - made.tracks.uv_px).max() < 1e-4, "pixels are kept in float32"
     assert np.allclose(again.covariance, made.covariance, rtol=1e-6)
-    for name in ("centers", "half_sizes", "density", "values"):
+    for name in ("centers", "half_sizes", "density", "field.nodes"):
         mine, theirs = getattr(again.grids, name), getattr(made.grids, name)
         assert mine.dtype == theirs.dtype and torch.equal(mine, theirs)
     assert again.images.names == made.images.names and again.images.cameras == made.images.cameras
@@ -141,9 +141,9 @@ def edit_index(**changes: object) -> Callable[[Path], None]:
         cut(FIELDS, 0.0),
         cut(OBSERVATIONS, 0.99),
         cut(INDEX, 0.5),
-        drop_array(FIELDS, "values"),
+        drop_array(FIELDS, "field.nodes"),
         drop_array(OBSERVATIONS, "descriptors"),
-        shorten(FIELDS, "values"),
+        shorten(FIELDS, "field.nodes"),
         shorten(FIELDS, "covariance"),
         shorten(OBSERVATIONS, "start"),
         shorten(OBSERVATIONS, "image"),
