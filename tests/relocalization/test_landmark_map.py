@@ -43,7 +43,7 @@ def test_what_is_loaded_is_what_was_saved(made: LandmarkMap, folder: Path) -> No
         assert np.array_equal(getattr(again.tracks, name), getattr(made.tracks, name))
     assert np.abs(again.tracks.uv_px - made.tracks.uv_px).max() < 1e-4, "pixels are kept in float32"
     assert np.allclose(again.covariance, made.covariance, rtol=1e-6)
-    for name in ("centers", "half_sizes", "density", "field.nodes"):
+    for name in ("centers", "half_sizes", "density", "values"):
         mine, theirs = getattr(again.grids, name), getattr(made.grids, name)
         assert mine.dtype == theirs.dtype and torch.equal(mine, theirs)
     assert again.images.names == made.images.names and again.images.cameras == made.images.cameras
