@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long rendering and matching the landmarks of one query take on this machine (favor card, check 16).
 
-python benchmarks/query_speed.py [--landmarks 1500] [--keypoints 2000] [--channels 128] [--threads 2] [--json FILE]
+python benchmarks/query_speed.py [--landmarks 1500] [--keypoints 2000] [--channels 128] [--threads 1] [--json FILE]
 
 Landmarks stand on a wall four metres away, the camera moves from call to call; descriptors are random, with a key
 point for every second landmark. `lookup` renders boxes of one density (what `fit.method=ridge` makes), `march` boxes
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--keypoints", type=int, default=2000, help="key points of the query")
     parser.add_argument("--channels", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=50)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="more than idle cores make it many times slower")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
