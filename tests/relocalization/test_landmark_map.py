@@ -155,7 +155,7 @@ def edit_index(**changes: object) -> Callable[[Path], None]:
         lambda folder: (folder / INDEX).write_bytes(b"\x80\x81"),
         lambda folder: (folder / INDEX).write_text("[1, 2]"),
     ],
-    ids=str,
+    ids=lambda spoil: spoil.__qualname__.split(".")[0].strip("<>"),
 )
 def test_a_damaged_map_is_refused_in_one_line(spoil: Callable[[Path], object], folder: Path) -> None:
     spoil(folder)
