@@ -114,12 +114,13 @@ def test_one_image_is_enough_to_extend_a_map(old: LandmarkMap) -> None:
 
 def test_extension_follows_the_map_whatever_the_configuration_says(old: LandmarkMap) -> None:
     """Density, sampling and resolution of the fields are the map's; others would render wrong descriptors."""
-    other = replace(SIFT, fit=replace(SIFT.fit, density=3.0, resolution=2, marching=Marching(step=0.5), axes="view"))
+    opposite = "view" if old.grids.axes is None else "world"
+    other = replace(SIFT, fit=replace(SIFT.fit, density=3.0, resolution=2, marching=Marching(step=0.5), axes=opposite))
     plain, odd = extended(old, NEW)[0], extended(old, NEW, other)[0]
     assert odd.marching == old.marching
     assert torch.equal(odd.grids.values, plain.grids.values)
     assert torch.equal(odd.grids.density, plain.grids.density)
-    assert odd.grids.axes is None
+    assert (odd.grids.axes is None) == (old.grids.axes is None)
 
 
 def test_turned_boxes_stay_turned(old: LandmarkMap) -> None:

@@ -111,9 +111,9 @@ def test_rough_prior_converges_and_every_pass_helps() -> None:
     metres, degrees = np.median(table[:, :, :2], axis=1).T
     inliers = table[:, :, 2].mean(axis=1)
     assert inliers[0] + 20 < inliers[1] <= inliers[2]
-    # Pixel noise alone allows for no less than this, and the sample is small: equal means within 5 percent.
-    assert metres[2] <= 1.05 * metres[1] <= 1.05**2 * metres[0] < 0.02
-    assert degrees[2] <= 1.05 * degrees[1] <= 1.05**2 * degrees[0] < 0.25
+    # Pixel noise alone allows for no less than this, and the sample is small: equal means within 10 percent.
+    assert metres[2] <= 1.1 * metres[1] <= 1.1**2 * metres[0] < 0.02
+    assert degrees[2] <= 1.1 * degrees[1] <= 1.1**2 * degrees[0] < 0.25
     assert table[2, :, 0].max() < 0.05
 
 
