@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from relocalization.descriptor_storage import dequantize, quantize
 from relocalization.node_storage import pack_nodes, unpack_nodes
 from relocalization.tracks import Tracks
 from vision3d.errors import DataError
@@ -73,7 +74,7 @@ class LandmarkMap:
         covariance: (N, 3, 3) of the points, metres^2.
         grids: descriptor fields; box i is centred on point i.
         tracks: what was observed: track i belongs to landmark i.
-        descriptors: (M, C) float16, the descriptor of each observation.
+        descriptors: (M, C) float16, the descriptor of each observation; stored in eight bits.
         images: the map images that ``tracks.image`` refers to.
         extractor: fingerprint of the extractor; descriptors of others must not be compared.
         feature_name: its name, e.g. ``alike-n``.
@@ -113,12 +114,14 @@ class LandmarkMap:
             **{f"field.{k}": v for k, v in pack_nodes(self.grids.values.flatten(1, 3).numpy()).items()},
             **({} if self.grids.axes is None else {"axes": self.grids.axes.numpy()}),
         }
+        levels, peaks = quantize(self.descriptors)
         observations = {
             "start": self.tracks.start.astype(np.int32),
             "image": self.tracks.image.astype(np.int32),
             "keypoint": self.tracks.keypoint.astype(np.int32),
             "uv_px": self.tracks.uv_px.astype(np.float32),
-            "descriptors": self.descriptors,
+            "descriptors": levels,
+            "descriptor_peaks": peaks,
             **{f"retrieval.{k}": v for k, v in self.retrieval.items()},
         }
         index = {
@@ -175,7 +178,7 @@ class LandmarkMap:
                     observations["keypoint"].astype(np.int64),
                     observations["uv_px"].astype(np.float64),
                 ),
-                descriptors=observations["descriptors"],
+                descriptors=dequantize(observations["descriptors"], observations["descriptor_peaks"]),
                 images=images,
                 extractor=index["extractor"],
                 feature_name=index["feature_name"],
