@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 from simulated_map import CAMERA, CHANNELS, Room
 
 from relocalization.describe import Describer
-from relocalization.fit_config import FitConfig
 from relocalization.descriptor_storage import dequantize, quantize
+from relocalization.fit_config import FitConfig
 from relocalization.landmark_map import FIELDS, INDEX, OBSERVATIONS, LandmarkMap, Lens
 from vision3d.errors import DataError
 from vision3d.geometry.cameras import Camera
