@@ -221,8 +221,3 @@ def box_sizes(landmarks: TriangulatedTracks, images: MapImages, box_px: float) -
 
 def _counts(reasons: dict[str, int]) -> str:
     return ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in reasons.items() if n) or "none"
-
-
-def without_ridge_search(config: FavorConfig, ridge: float) -> FavorConfig:
-    """The configuration with the strength of the ridge that an existing map was fitted with."""
-    return replace(config, fit=replace(config.fit, ridge=ridge))

@@ -50,15 +50,6 @@ class Tracks:
         start = np.concatenate([[0], np.cumsum(lengths)])
         return Tracks(start, self.image[chosen], self.keypoint[chosen], self.uv_px[chosen])
 
-    def padded(self, values: NDArray[np.generic], fill: float = 0) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Per-observation values (M, ...) as (N, V, ...) with a mask (N, V); V is the longest track."""
-        longest = int(self.lengths.max(initial=0))
-        slot = np.arange(len(self.image)) - self.start[self.track]
-        mask = np.arange(longest) < self.lengths[:, None]
-        out = np.full((len(self), longest, *values.shape[1:]), fill, dtype=values.dtype)
-        out[self.track, slot] = values
-        return out, mask
-
 
 def median_descriptors(tracks: Tracks, descriptors: NDArray[np.float32] | NDArray[np.float16]) -> NDArray[np.float32]:
     """(N, C) per-channel median of each track's descriptors, unit norm (card, step 3)."""

@@ -59,9 +59,9 @@ def held_out(
 
 
 def test_inside_the_cone_fields_beat_the_median_and_outside_there_is_a_crossover() -> None:
-    """Card check 11."""
+    """Card check 11, with the paper's boxes; boxes that face their views (the default) only move the crossover out."""
     for strength in (MEDIUM, STRONG):
-        cosine = held_out(strength, FitConfig())
+        cosine = held_out(strength, FitConfig(axes="world"))
         assert (cosine["field"][:2] >= 0.985).all()
         assert cosine["field"][1] > cosine["median"][1] + 0.03
         assert (cosine["field"][:2] > cosine["nearest"][:2]).all()

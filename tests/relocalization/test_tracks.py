@@ -119,15 +119,9 @@ def test_no_match_gives_no_track(counts: list[int]) -> None:
     assert len(tracks) == 0 and tracks.uv_px.shape == (0, 2) and tracks.track.shape == (0,)
 
 
-def test_padded_and_subset_equal_loops() -> None:
+def test_subset_equals_a_loop() -> None:
     matches, keypoints = garbage(1)
     tracks = tracks_from_matches(matches, keypoints)
-    values, mask = tracks.padded(tracks.uv_px, fill=-1)
-    assert values.shape == (len(tracks), tracks.lengths.max(), 2)
-    for k in range(len(tracks)):
-        own = tracks.uv_px[tracks.start[k] : tracks.start[k + 1]]
-        assert np.array_equal(values[k, : len(own)], own) and mask[k].sum() == len(own)
-        assert (values[k, len(own) :] == -1).all() and mask[k, : len(own)].all()
     rng = np.random.default_rng(0)
     keep, observed = rng.random(len(tracks)) < 0.5, rng.random(len(tracks.image)) < 0.7
     part = tracks.subset(keep, observed)
