@@ -27,7 +27,7 @@ REGIMES = ("::2", "::6", "::12", "::18")
 
 def command(*words: str) -> dict[str, Any]:
     """The JSON document that ``vision3d WORDS --json`` prints, remembered between runs."""
-    key = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]  # the same words, the same answer
     memory = WORK / "answers" / f"{key}.json"
     if memory.exists():
         answer: dict[str, Any] = json.loads(memory.read_text())
@@ -83,6 +83,7 @@ def kitchen(data: Path, features: str, truth: str) -> list[str]:
     """Accuracy by number of map images, FaVoR beside its baselines."""
     scene = data / "7scenes_redkitchen"
     lines = header(["map images", "method"])
+    notes = []
     for regime in REGIMES:
         options = ["--truth", str(scene / "pgt_sfm_redkitchen_seq01.txt")] if truth == "sfm" else []
         fitted, result = fit_and_eval(
@@ -92,11 +93,34 @@ def kitchen(data: Path, features: str, truth: str) -> list[str]:
             [*options, "--select", "1::2"],
             baselines=truth == "sfm",
         )
-        images = fitted["model"]["images"] if "model" in fitted else ""
+        images = fitted["facts"]["images"]
         for method in METHODS if truth == "sfm" else METHODS[:1]:
             summary = result if method == "favor" else result["baselines"][method]
             lines.append(row([f"`{regime}` ({images})" if method == "favor" else "", method], summary))
-    return lines
+        notes.append(f"| `{regime}` | {costs(fitted, result)} |")
+    columns = [
+        "landmarks",
+        "fit s",
+        "fit ms / landmark",
+        "map kB / landmark",
+        "query ms median / p95",
+        "render + match ms",
+    ]
+    return [*lines, "", f"| map images | {' | '.join(columns)} |", f"|---|{'---:|' * 6}", *notes]
+
+
+def costs(fitted: dict[str, Any], result: dict[str, Any]) -> str:
+    """What a map and a query cost, as measured in these runs on a machine that did other work beside."""
+    landmarks = fitted["facts"]["landmarks"]
+    size = sum(file.stat().st_size for file in (WORK / fitted["model"]).iterdir())
+    timing = json.loads((WORK / result["run"] / "timing.json").read_text())["timing_ms"]
+    total = timing["total"]
+    both = timing["render"]["median"] + timing["match"]["median"]
+    fit_ms = 1e3 * fitted["wall_s"] / landmarks
+    return (
+        f"{landmarks} | {fitted['wall_s']:.0f} | {fit_ms:.1f} | {size / landmarks / 1e3:.2f} "
+        f"| {total['median']:.0f} / {total['p95']:.0f} | {both:.0f}"
+    )
 
 
 def per_megabyte(data: Path) -> list[str]:
@@ -108,12 +132,11 @@ def per_megabyte(data: Path) -> list[str]:
         for dtype in ("float16", "float32"):
             name = f"kitchen-size-{resolution}-{dtype}"
             options = ["--select", "::12", "--fit.resolution", str(resolution), "--landmarks.dtype", dtype]
-            _, result = fit_and_eval(
+            fitted, result = fit_and_eval(
                 str(scene / "redkitchen"), name, [*truth, *options], [*truth, "--select", "1::2"], baselines=False
             )
-            info = command("inspect", f"maps/{name}")
-            size = (WORK / "maps" / name / "map.safetensors").stat().st_size
-            landmarks = info["model"]["landmarks"] if "model" in info else info["landmarks"]
+            landmarks = fitted["facts"]["landmarks"]
+            size = sum(file.stat().st_size for file in (WORK / "maps" / name).iterdir())
             cells = [str(resolution), dtype, f"{size / landmarks / 1000:.2f}", f"{size / 1e6:.1f}"]
             lines.append(row(cells, result))
     return lines
