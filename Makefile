@@ -34,6 +34,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/voxel_rendering.py
+	$(BIN)/python benchmarks/query_speed.py
 
 experiments: setup
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow

@@ -80,9 +80,14 @@ def check(card_or_reader: str, source: str, specs: Mapping[str, ReaderSpec] | No
 
 
 def reader_specs() -> dict[str, ReaderSpec]:
-    """Reader name -> spec, of every installed reader."""
-    found = importlib.metadata.entry_points(group="vision3d.readers")
-    return {entry.name: entry.load() for entry in sorted(found, key=lambda entry: entry.name)}
+    """Reader name -> spec, of every installed reader that loads: a broken plug-in must not hide the others."""
+    specs = {}
+    for entry in sorted(importlib.metadata.entry_points(group="vision3d.readers"), key=lambda entry: entry.name):
+        try:
+            specs[entry.name] = entry.load()
+        except Exception:  # whatever a foreign module raises; `vision3d list` names it and says why
+            continue
+    return specs
 
 
 def _checksum_problems(root: Path, checksums: Mapping[str, str]) -> list[str]:

@@ -160,14 +160,16 @@ def readable(reader: Reader, console: Console) -> dict[int, str]:
     return dict(sorted(bad.items()))
 
 
-def data_identity(reader: Reader) -> dict[str, Any]:
-    """What a run's results depend on in its data, but for the pixels: names in order and their truths."""
+def data_identity(reader: Reader, with_truth: bool = True) -> dict[str, Any]:
+    """What a run's results depend on in its data, but for the pixels: names in order and their truths.
+
+    Args:
+        with_truth: off for a run that measures nothing: a truth may cost hours (structure from motion).
+    """
     names = [reader.key(i) for i in range(len(reader))]
+    identity = {"dataset": reader.name, "samples": f"{len(names)} ({digest(names)[:16]})"}
+    if not with_truth:
+        return identity
     truths = [None if i in reader.bad else reader.truth(i) for i in range(len(reader))]
     known = sum(truth is not None for truth in truths)
-    return {
-        "dataset": reader.name,
-        "samples": f"{len(names)} ({digest(names)[:16]})",
-        "truth": f"{known} ({digest(truths)[:16]})",
-        "bad": len(reader.bad),
-    }
+    return {**identity, "truth": f"{known} ({digest(truths)[:16]})", "bad": len(reader.bad)}

@@ -129,7 +129,7 @@ class Evaluation:
     def _identity(self, reader: Reader) -> dict[str, Any]:
         """Everything that the results depend on, as dotted path -> value."""
         identity = {"verb": self.verb, "baselines": self.baselines, **self.config.identity()}
-        identity |= {f"data:{key}": value for key, value in data_identity(reader).items()}
+        identity |= {f"data:{key}": value for key, value in data_identity(reader, self.verb == "eval").items()}
         identity["data:reader"] = self.reader_name
         if self.model is not None:
             identity["model"] = folder_digest(self.model, VOLATILE)[:16]
