@@ -204,7 +204,7 @@ def main() -> None:
         "size": ("Accuracy and size of the map, redkitchen `::12`", lambda: per_megabyte(data)),
         "other": ("Other data through the same two commands", lambda: other_data(data)),
         "basin": ("How far off a prior may be", lambda: script("prior_basin")),
-        "views": ("View dependence of a field (seeds 0-3)", lambda: script("view_dependence")),
+        "views": ("View dependence of a field (seeds 0-3)", lambda: ["```", *script("view_dependence"), "```"]),
         "evaluator": (
             "The evaluator on published estimates",
             lambda: script("check_evaluator", str(data / "reloc_metadata" / "visloc_pgt")),

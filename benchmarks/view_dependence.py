@@ -37,7 +37,7 @@ from relocalization.synthetic_views import (
 STRENGTHS = {"none": NONE, "medium": MEDIUM, "strong": STRONG}
 ANGLES_DEG = np.arange(0.0, 76.0, 5.0)
 METHODS = {
-    "ridge": FitConfig(),
+    "ridge": FitConfig(axes="world"),
     "polish": FitConfig(method="polish", steps=800),
     "ridge, facing": FitConfig(axes="view"),
     "ridge, sigma 0": FitConfig(density=0.0),
