@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Convolution of the compiled engine as torch operators: forward, input gradient (the forward of the mirrored map with
+transposed weights) and weight gradient.
+
+Arithmetic is float32 or float64; float16 and bfloat16 are storage: they are widened at the door and sums are float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vision3d.sparse import _native
+from vision3d.sparse.kernel_map import KernelMap
+
+_WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+
+
+@torch.library.custom_op("vision3d::gconv", mutates_args=(), device_types="cpu")
+def gconv(
+    feats: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    pair_in: Tensor,
+    pair_out: Tensor,
+    list_ptr: Tensor,
+    block_in: Tensor,
+    block_out: Tensor,
+    n_out: int,
+    mirrored: bool,
+    groups: int,
+    transpose_weight: bool,
+    relu: bool,
+) -> Tensor:
+    """``out[o] = act(bias + sum_k feats[i] @ weight[k])``; weight (K, Cin / groups, Cout), or that of the layer whose
+    outputs are our inputs when ``transpose_weight``."""
+    channels = weight.shape[1] * groups if transpose_weight else weight.shape[2]
+    dtype = feats.dtype
+    wide = _WIDE.get(dtype, dtype)
+    out = torch.empty((n_out, channels), dtype=wide)
+    _native.conv(
+        feats.to(wide).contiguous(),
+        weight.to(wide).contiguous(),
+        None if bias is None else bias.to(wide).contiguous(),
+        pair_in,
+        pair_out,
+        list_ptr,
+        block_in,
+        block_out,
+        mirrored,
+        groups,
+        transpose_weight,
+        relu,
+        out,
+        torch.get_num_threads(),
+    )
+    return out.to(dtype)
+
+
+@gconv.register_fake
+def _(feats, weight, bias, pair_in, pair_out, list_ptr, block_in, block_out, n_out, mirrored, groups, transpose_weight, relu):  # type: ignore[no-untyped-def]  # fmt: skip
+    channels = weight.shape[1] * groups if transpose_weight else weight.shape[2]
+    return feats.new_empty((n_out, channels))
+
+
+@torch.library.custom_op("vision3d::gconv_grad", mutates_args=(), device_types="cpu")
+def gconv_grad(
+    feats: Tensor,
+    grad_out: Tensor,
+    pair_in: Tensor,
+    pair_out: Tensor,
+    list_ptr: Tensor,
+    block_in: Tensor,
+    block_out: Tensor,
+    volume: int,
+    mirrored: bool,
+    groups: int,
+) -> Tensor:
+    """(K, Cin / groups, Cout): gradient of the weight."""
+    dtype = feats.dtype
+    wide = _WIDE.get(dtype, dtype)
+    grad = torch.empty((volume, feats.shape[1] // groups, grad_out.shape[1]), dtype=wide)
+    _native.conv_grad(
+        feats.to(wide).contiguous(),
+        grad_out.to(wide).contiguous(),
+        pair_in,
+        pair_out,
+        list_ptr,
+        block_in,
+        block_out,
+        mirrored,
+        groups,
+        grad,
+        torch.get_num_threads(),
+    )
+    return grad.to(dtype)
+
+
+@gconv_grad.register_fake
+def _(feats, grad_out, pair_in, pair_out, list_ptr, block_in, block_out, volume, mirrored, groups):  # type: ignore[no-untyped-def]
+    return feats.new_empty((volume, feats.shape[1] // groups, grad_out.shape[1]))
+
+
+def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    feats, weight, bias, *tables, n_out, mirrored, groups, transpose_weight, relu = inputs
+    ctx.mirrored, ctx.groups, ctx.relu, ctx.transpose_weight = mirrored, groups, relu, transpose_weight
+    ctx.has_bias = bias is not None
+    ctx.save_for_backward(feats, weight, output if relu else None, *tables)
+
+
+def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+    if ctx.transpose_weight:
+        raise NotImplementedError("second derivatives of a sparse convolution are not available; use the reference backend")
+    feats, weight, output, pair_in, pair_out, list_ptr, block_in, block_out = ctx.saved_tensors
+    if ctx.relu:
+        grad = grad * (output > 0)
+    grad_feats = grad_weight = grad_bias = None
+    if ctx.needs_input_grad[0]:
+        grad_feats = gconv(
+            grad, weight, None, pair_out, pair_in, list_ptr, block_out, block_in,
+            feats.shape[0], ctx.mirrored, ctx.groups, True, False,
+        )  # fmt: skip
+    if ctx.needs_input_grad[1]:
+        grad_weight = gconv_grad(
+            feats, grad, pair_in, pair_out, list_ptr, block_in, block_out, weight.shape[0], ctx.mirrored, ctx.groups
+        )
+    if ctx.has_bias and ctx.needs_input_grad[2]:
+        grad_bias = grad.sum(0)
+    return (grad_feats, grad_weight, grad_bias, *(None,) * 10)
+
+
+gconv.register_autograd(_backward, setup_context=_setup)
+
+
+def conv(
+    feats: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kernel_map: KernelMap,
+    groups: int = 1,
+    relu: bool = False,
+) -> Tensor:
+    """See ``vision3d.sparse.backends.base.Backend.conv``.
+
+    Raises:
+        TypeError: dtypes differ or are not floating.
+        ValueError: shapes do not fit each other or the map.
+    """
+    if feats.dtype != weight.dtype or not feats.is_floating_point():
+        raise TypeError(f"feats ({feats.dtype}) and weight ({weight.dtype}) must share a floating dtype")
+    if feats.shape[0] != kernel_map.n_in:
+        raise ValueError(f"feats has {feats.shape[0]} rows, the kernel map {kernel_map.n_in} inputs")
+    m = kernel_map
+    return gconv(
+        feats, weight, bias, m.pair_in, m.pair_out, m.list_ptr, m.block_in, m.block_out,
+        m.n_out, m.mirrored, groups, False, relu,
+    )  # fmt: skip
