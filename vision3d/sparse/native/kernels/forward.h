@@ -75,8 +75,12 @@ template <typename T, int NV, bool Fresh>
 void forward_pairs(int64_t count, const T *feats, int64_t ldx, const int32_t *in, const T *w, T *out, int64_t ldo,
                    const int32_t *o, int64_t cin) {
     int64_t p = 0;
-    for (; p + kForwardRows <= count; p += kForwardRows)
+    for (; p + kForwardRows <= count; p += kForwardRows) {
+        // Rows of the tile after the next: neighbours across a plane of the grid are far away in memory.
+        if (p + 4 * kForwardRows <= count)
+            for (int r = 0; r < kForwardRows; ++r) prefetch(feats + static_cast<int64_t>(in[p + 3 * kForwardRows + r]) * ldx);
         forward_tile<T, kForwardRows, NV, Fresh>(feats, ldx, in + p, w, out, ldo, o + p, cin);
+    }
     if (p < count)
         forward_tail<T, NV, Fresh, kForwardRows - 1>(count - p, feats, ldx, in + p, w, out, ldo, o + p, cin);
 }
@@ -204,7 +208,7 @@ void forward(const ConvArgs<T> &a) {
     const PackedWeights<T> packed = pack_weights(a);
     const int64_t blocks = (a.n_out + kBlockRows - 1) / kBlockRows;
     // Large enough to amortise a pass over the weights, small enough that rows stay in the second-level cache.
-    const int64_t per_task = std::max<int64_t>(1, std::min<int64_t>(a.cout * a.cin >= 96 * 96 ? 8 : 4, blocks / (2 * a.threads)));
+    const int64_t per_task = std::max<int64_t>(1, std::min<int64_t>(8, blocks / (2 * a.threads)));
     const int64_t tasks = (blocks + per_task - 1) / per_task;
     std::vector<int32_t> ramp(static_cast<size_t>(per_task * kBlockRows));
     for (size_t i = 0; i < ramp.size(); ++i) ramp[i] = static_cast<int32_t>(i);

@@ -22,6 +22,14 @@ namespace VISION3D_ISA {
 template <typename T>
 struct Vec;
 
+VISION3D_INLINE void prefetch(const void *p) {
+#if defined(__GNUC__)
+    __builtin_prefetch(p);
+#else
+    (void)p;
+#endif
+}
+
 #if defined(__AVX512F__)
 
 template <>
