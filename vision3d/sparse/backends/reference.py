@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reference backend: plain torch, any device, any floating dtype, gradients by autograd. Clear before fast."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vision3d.sparse.backends import reference_maps
+from vision3d.sparse.kernel_map import KernelMap
+
+
+class ReferenceBackend:
+    """One matrix product per kernel offset; sums of half precision are kept in float32."""
+
+    name = "reference"
+
+    sort_coords = staticmethod(reference_maps.sort_coords)
+    unique_coords = staticmethod(reference_maps.unique_coords)
+    subm_map = staticmethod(reference_maps.subm_map)
+    strided_coords = staticmethod(reference_maps.strided_coords)
+    transposed_coords = staticmethod(reference_maps.transposed_coords)
+    pair_map = staticmethod(reference_maps.pair_map)
+    lookup = staticmethod(reference_maps.lookup)
+
+    def conv(
+        self,
+        feats: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        kernel_map: KernelMap,
+        groups: int = 1,
+        relu: bool = False,
+    ) -> Tensor:
+        """See ``Backend.conv``."""
+        if weight.shape[0] != kernel_map.volume:
+            raise ValueError(f"weight has {weight.shape[0]} kernel offsets, the kernel map {kernel_map.volume}")
+        if feats.shape[0] != kernel_map.n_in:
+            raise ValueError(f"feats has {feats.shape[0]} rows, the kernel map {kernel_map.n_in} inputs")
+        if feats.shape[1] != weight.shape[1] * groups or weight.shape[2] % groups:
+            raise ValueError(f"feats {tuple(feats.shape)} and weight {tuple(weight.shape)} do not fit, groups={groups}")
+        wide = _wide(feats.dtype)
+        out = torch.zeros((kernel_map.n_out, weight.shape[2]), dtype=wide, device=feats.device)
+        for offset in range(kernel_map.volume):
+            rows_in, rows_out = kernel_map.pairs_of(offset)
+            out = out.index_add(0, rows_out, _product(feats[rows_in].to(wide), weight[offset].to(wide), groups))
+        if bias is not None:
+            out = out + bias.to(wide)
+        return (out.relu() if relu else out).to(feats.dtype)
+
+    def pool(self, feats: Tensor, kernel_map: KernelMap, mode: str) -> Tensor:
+        """See ``Backend.pool``."""
+        if mode not in ("max", "sum"):
+            raise ValueError(f"unknown pooling mode {mode!r}; there are: max, sum")
+        wide = _wide(feats.dtype)
+        shape = (kernel_map.n_out, feats.shape[1])
+        out = torch.zeros(shape, dtype=wide, device=feats.device)
+        if mode == "sum":
+            for offset in range(kernel_map.volume):
+                rows_in, rows_out = kernel_map.pairs_of(offset)
+                out = out.index_add(0, rows_out, feats[rows_in].to(wide))
+            return out.to(feats.dtype)
+        best = torch.full(shape, -torch.inf, dtype=feats.dtype, device=feats.device)
+        source = torch.full(shape, -1, dtype=torch.int64, device=feats.device)
+        values = feats.detach()
+        for offset in range(kernel_map.volume):
+            rows_in, rows_out = kernel_map.pairs_of(offset)
+            better = (values[rows_in] > best[rows_out]) | (source[rows_out] < 0)
+            best[rows_out] = torch.where(better, values[rows_in], best[rows_out])
+            source[rows_out] = torch.where(better, rows_in[:, None], source[rows_out])
+        if feats.shape[0] == 0:
+            return out.to(feats.dtype)
+        return torch.where(source >= 0, feats.gather(0, source.clamp(min=0)), 0)
+
+    def segment_reduce(self, values: Tensor, order: Tensor, ptr: Tensor, mode: str) -> Tensor:
+        """See ``Backend.segment_reduce``."""
+        if mode not in ("sum", "mean", "max", "first"):
+            raise ValueError(f"unknown reduction {mode!r}; there are: sum, mean, max, first")
+        segments = ptr.shape[0] - 1
+        counts = ptr[1:] - ptr[:-1]
+        shape = (segments, values.shape[1])
+        if mode == "first":
+            out = torch.zeros(shape, dtype=values.dtype, device=values.device)
+            return out.index_add(0, (counts > 0).nonzero()[:, 0], values[order[ptr[:-1][counts > 0]]])
+        wide = _wide(values.dtype)
+        ids = torch.repeat_interleave(torch.arange(segments, device=values.device), counts)
+        rows = values[order].to(wide)
+        if mode == "max":
+            out = torch.full(shape, -torch.inf, dtype=wide, device=values.device)
+            out = out.scatter_reduce(0, ids[:, None].expand_as(rows), rows, "amax")
+            return torch.where(counts[:, None] > 0, out, 0).to(values.dtype)
+        out = torch.zeros(shape, dtype=wide, device=values.device).index_add(0, ids, rows)
+        if mode == "mean":
+            out = out / counts.clamp(min=1)[:, None]
+        return out.to(values.dtype)
+
+
+def _product(rows: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """(P, Cin) by (Cin / groups, Cout), group by group."""
+    if groups == 1:
+        return rows @ weight
+    parts = rows.view(rows.shape[0], groups, -1).transpose(0, 1)
+    kernels = weight.view(weight.shape[0], groups, -1).transpose(0, 1)
+    return (parts @ kernels).transpose(0, 1).reshape(rows.shape[0], -1)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
