@@ -10,7 +10,10 @@ ONE_THREAD := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 M
 
 setup: $(READY)
 
-$(READY): pyproject.toml .ci/constraints.txt .ci/system-packages
+# The sparse engine is compiled here as well; after a change in its C++ sources, make builds it again.
+NATIVE := CMakeLists.txt $(wildcard vision3d/sparse/native/*.* vision3d/sparse/native/kernels/*.*)
+
+$(READY): pyproject.toml .ci/constraints.txt .ci/system-packages $(NATIVE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@.ci/system-packages
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -33,6 +36,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 bench: setup
+	$(BIN)/vision3d bench sparse --quick
 	$(BIN)/python benchmarks/voxel_rendering.py
 	$(BIN)/python benchmarks/query_speed.py
 

@@ -58,6 +58,34 @@ class CoordinateSet:
         #: Number of maps that had to be built (not found in the cache).
         self.builds = 0
 
+    @classmethod
+    def from_coords(
+        cls,
+        coords: Tensor,
+        spatial_shape: int | Sequence[int] | None = None,
+        batch_size: int | None = None,
+        stride: int | Sequence[int] = 1,
+        assume_sorted_unique: bool = False,
+    ) -> CoordinateSet:
+        """Validates and sorts. Arguments and errors as in ``vision3d.sparse.SparseTensor``."""
+        _check_coords(coords)
+        coords = coords.contiguous()
+        ndim = coords.shape[1] - 1
+        backend = backend_for(coords)
+        order: Tensor | None = None
+        if assume_sorted_unique:
+            keys, layout = backend.index_sorted(coords)
+        else:
+            found = backend.sort_coords(coords)
+            keys, layout, order = found.keys, found.layout, found.order
+            coords = found.coords
+        shape = None if spatial_shape is None else expand(spatial_shape, ndim, "spatial_shape")
+        strides = expand(stride, ndim, "stride")
+        if any(s < 1 for s in strides):
+            raise ValueError(f"stride must be positive, not {stride}")
+        batch_size = _check_bounds(coords, layout, batch_size, shape)
+        return cls(coords, keys, layout, batch_size, strides, shape, order)
+
     @property
     def ndim(self) -> int:
         """D."""
@@ -173,6 +201,60 @@ class CoordinateSet:
             and bool(torch.equal(self.coords, other.coords))
         )
 
+    def subset(self, rows: Tensor, first_sample: int = 0, batch_size: int | None = None) -> CoordinateSet:
+        """The sites at ascending sorted ``rows`` (M,) int64, in the user's relative order.
+
+        Args:
+            rows: which.
+            first_sample: subtracted from batch indices.
+            batch_size: of the new set; None: as here.
+        """
+        coords = self.coords.index_select(0, rows)
+        if first_sample:
+            coords[:, 0] -= first_sample
+        keys, layout = backend_for(coords).index_sorted(coords)
+        order = None
+        if self.order is not None:
+            # Rank of each kept user row among the kept ones.
+            kept = self.order.index_select(0, rows)
+            order = torch.empty_like(kept)
+            order[torch.argsort(kept)] = torch.arange(kept.shape[0], device=kept.device)
+        size = self.batch_size if batch_size is None else batch_size
+        return CoordinateSet(coords, keys, layout, size, self.stride, self.spatial_shape, order)
+
+    def union(self, other: CoordinateSet) -> CoordinateSet:
+        """The sites of either, in sorted order."""
+        found = backend_for(self.coords).unique_coords(torch.cat([self.coords, other.coords]))
+        shape = self.spatial_shape if self.spatial_shape == other.spatial_shape else None
+        size = max(self.batch_size, other.batch_size)
+        return CoordinateSet(found.coords, found.keys, found.layout, size, self.stride, shape)
+
+    def to(self, device: torch.device | str) -> CoordinateSet:
+        """A copy on another device, without maps."""
+        order = None if self.order is None else self.order.to(device)
+        return CoordinateSet(
+            self.coords.to(device),
+            self.keys.to(device),
+            self.layout,
+            self.batch_size,
+            self.stride,
+            self.spatial_shape,
+            order,
+        )
+
+    def partner(self, child: CoordinateSet, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints) -> (
+        tuple[CoordinateSet, KernelMap] | None
+    ):
+        """The set below this one whose strided layer with this geometry made ``child``, and that layer's map."""
+        for key, (made, kernel_map) in self._children.items():
+            if made is child and key[1:5] == (kernel_size, stride, padding, dilation) and key[0] != "transposed":
+                return self, kernel_map
+        for made, _ in self._children.values():
+            found = made.partner(child, kernel_size, stride, padding, dilation)
+            if found is not None:
+                return found
+        return None
+
     def cached_maps(self) -> list[KernelMap]:
         """Every map this set holds, those of its children not included."""
         own = list(self._maps.values()) + [kernel_map for _, kernel_map in self._children.values()]
@@ -188,8 +270,8 @@ class CoordinateSet:
         )
 
     def _derived(self, sites: Tensor, stride: Ints, shape: Ints | None) -> CoordinateSet:
-        found = backend_for(sites).sort_coords(sites)
-        return CoordinateSet(sites, found.keys, found.layout, self.batch_size, stride, shape)
+        keys, layout = backend_for(sites).index_sorted(sites)
+        return CoordinateSet(sites, keys, layout, self.batch_size, stride, shape)
 
     def _conv_shape(self, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints) -> Ints | None:
         if self.spatial_shape is None:
@@ -219,3 +301,33 @@ def expand(value: int | Sequence[int], ndim: int, name: str) -> Ints:
     if len(values) != ndim:
         raise ValueError(f"{name} has {len(values)} values for {ndim} axes: {value!r}")
     return values
+
+
+def _check_coords(coords: Tensor) -> None:
+    if coords.ndim != 2 or not 2 <= coords.shape[1] <= 5:
+        raise ValueError(f"coords must be (N, 1 + D) with D from 1 to 4, batch first, not of shape {tuple(coords.shape)}")
+    if coords.dtype != torch.int32:
+        raise TypeError(f"coords must be int32, not {coords.dtype}")
+
+
+def _check_bounds(coords: Tensor, layout: Tensor, batch_size: int | None, shape: Ints | None) -> int:
+    """The batch size, after a check of every (sorted) row against it and the grid."""
+    n = coords.shape[0]
+    largest = int(coords[-1, 0]) if n else -1
+    if n and int(layout[0, 0]) < 0:
+        raise ValueError(f"batch indices must not be negative: site {tuple(coords[0].tolist())}")
+    if batch_size is None:
+        batch_size = largest + 1
+    elif batch_size < 0 or largest >= batch_size:
+        raise ValueError(f"batch index {largest} of site {tuple(coords[-1].tolist())} is not below batch_size {batch_size}")
+    if shape is None or not n:
+        return batch_size
+    low = layout[0, 1:].tolist()
+    multiplier = layout[1].tolist()
+    high = [a + (multiplier[i] // multiplier[i + 1] + 1) // 2 - 1 for i, a in enumerate(low)]
+    if any(a < 0 for a in low) or any(b >= size for b, size in zip(high, shape)):
+        space = coords[:, 1:]
+        outside = ((space < 0) | (space >= space.new_tensor(shape))).any(1)
+        site = coords[int(outside.nonzero()[0, 0])]
+        raise ValueError(f"site {tuple(site.tolist())} (batch first) lies outside spatial_shape {shape}")
+    return batch_size

@@ -73,6 +73,10 @@ class Backend(Protocol):
         """
         ...
 
+    def index_sorted(self, coords: Tensor) -> tuple[Tensor, Tensor]:
+        """(keys, layout) of rows that ascend strictly already. Raises ``ValueError`` where they do not."""
+        ...
+
     def unique_coords(self, coords: Tensor) -> UniqueCoords:
         """Distinct rows of (N, 1 + D) int32 coordinates. Errors as ``sort_coords``, duplicates being welcome."""
         ...

@@ -12,6 +12,7 @@ class NativeBackend:
     name = "native"
 
     sort_coords = staticmethod(native_maps.sort_coords)
+    index_sorted = staticmethod(native_maps.index_sorted)
     unique_coords = staticmethod(native_maps.unique_coords)
     subm_map = staticmethod(native_maps.subm_map)
     strided_coords = staticmethod(native_maps.strided_coords)

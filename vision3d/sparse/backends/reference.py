@@ -16,6 +16,7 @@ class ReferenceBackend:
     name = "reference"
 
     sort_coords = staticmethod(reference_maps.sort_coords)
+    index_sorted = staticmethod(reference_maps.index_sorted)
     unique_coords = staticmethod(reference_maps.unique_coords)
     subm_map = staticmethod(reference_maps.subm_map)
     strided_coords = staticmethod(reference_maps.strided_coords)

@@ -56,6 +56,20 @@ def sort_coords(coords: Tensor) -> SortedCoords:
     return SortedCoords(coords[order], order, keys, layout)
 
 
+def index_sorted(coords: Tensor) -> tuple[Tensor, Tensor]:
+    """See ``Backend.index_sorted``."""
+    layout = key_layout(coords)
+    keys = keys_of(coords, layout)
+    descends = keys[1:] <= keys[:-1]
+    if bool(descends.any()):
+        at = int(descends.nonzero()[0, 0])
+        raise ValueError(
+            f"coords were promised to ascend strictly, but rows {at} and {at + 1} are "
+            f"{tuple(coords[at].tolist())} and {tuple(coords[at + 1].tolist())}"
+        )
+    return keys, layout
+
+
 def unique_coords(coords: Tensor) -> UniqueCoords:
     """See ``Backend.unique_coords``."""
     layout = key_layout(coords)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sparse tensors put together and taken apart: concatenation, sums, unions, pruning, samples of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vision3d.sparse.coordinates import CoordinateSet
+
+if TYPE_CHECKING:
+    from vision3d.sparse.tensor import SparseTensor
+
+
+def cat(tensors: Sequence[SparseTensor], dim: int = 1) -> SparseTensor:
+    """Concatenate as ``torch.cat`` does the dense tensors (B, C, ...): channels (1), or samples of the batch (0).
+
+    Args:
+        tensors: at least one. For channels on the same sites; for samples of the same D, stride and channels.
+        dim: 1 or 0.
+
+    Raises:
+        ValueError: the tensors do not fit each other; the message names the first that does not fit.
+    """
+    if not tensors:
+        raise ValueError("cat needs at least one tensor")
+    if dim not in (0, 1):
+        raise ValueError(f"dim must be 0 (samples) or 1 (channels), not {dim}")
+    if len(tensors) == 1:
+        return tensors[0]
+    return _cat_channels(tensors) if dim == 1 else _cat_samples(tensors)
+
+
+def _cat_channels(tensors: Sequence[SparseTensor]) -> SparseTensor:
+    first = tensors[0]
+    for index, other in enumerate(tensors[1:], 1):
+        _same_sites(first, other, f"cat: tensor {index}")
+    return first.with_sorted(torch.cat([t.sorted_feats for t in tensors], 1))
+
+
+def _cat_samples(tensors: Sequence[SparseTensor]) -> SparseTensor:
+    from vision3d.sparse.tensor import SparseTensor
+
+    first = tensors[0]
+    parts, start = [], 0
+    for index, tensor in enumerate(tensors):
+        for name, mine, its in (
+            ("axes", first.ndim, tensor.ndim),
+            ("stride", first.stride, tensor.stride),
+            ("channels", first.n_channels, tensor.n_channels),
+            ("spatial_shape", first.spatial_shape, tensor.spatial_shape),
+        ):
+            if mine != its:
+                raise ValueError(f"cat: tensor {index} has {name} {its}, tensor 0 has {mine}")
+        coords = tensor.coords.clone()
+        coords[:, 0] += start
+        parts.append(coords)
+        start += tensor.batch_size
+    feats = torch.cat([t.feats for t in tensors])
+    return SparseTensor(torch.cat(parts), feats, first.spatial_shape, start, first.stride)
+
+
+def elementwise(
+    x: SparseTensor,
+    other: SparseTensor | Tensor | float,
+    operation: Callable[..., Tensor],
+    sign: str,
+) -> SparseTensor:
+    """``operation`` on features at the same sites, or with a number or a (C,) tensor for every site.
+
+    Raises:
+        ValueError: the site sets differ.
+    """
+    from vision3d.sparse.tensor import SparseTensor
+
+    if isinstance(other, SparseTensor):
+        _same_sites(x, other, f"operand of {sign}")
+        return x.with_sorted(operation(x.sorted_feats, other.sorted_feats))
+    if isinstance(other, Tensor) and other.ndim > 1:
+        raise ValueError(f"operand of {sign}: a tensor of shape {tuple(other.shape)} has rows; use replace() to set them")
+    return x.with_sorted(operation(x.sorted_feats, other))
+
+
+def union_add(x: SparseTensor, other: SparseTensor) -> SparseTensor:
+    """Sum over the sites of either; sorted rows. Raises ``ValueError`` when stride, axes or channels differ."""
+    from vision3d.sparse.tensor import SparseTensor
+
+    if x.sites.same_sites(other.sites):
+        return x.with_sorted(x.sorted_feats + other.sorted_feats)
+    _fits(x, other, "union")
+    sites = x.sites.union(other.sites)
+    out = x.sorted_feats.new_zeros((len(sites), x.n_channels))
+    for tensor in (x, other):
+        out = out.index_add(0, sites.rows_of(tensor.sites.coords), tensor.sorted_feats)
+    return SparseTensor.on(sites, out)
+
+
+def intersection(x: SparseTensor, other: SparseTensor) -> SparseTensor:
+    """``x`` at the sites that ``other`` has as well, rows in x's order."""
+    _fits(x, other, "intersection", channels=False)
+    return prune(x, other.sites.rows_of(x.coords) >= 0)
+
+
+def prune(x: SparseTensor, mask: Tensor) -> SparseTensor:
+    """The sites where ``mask`` (N,) bool, in the user's order, is true; rows keep their order.
+
+    Raises:
+        TypeError: mask is not bool.
+        ValueError: it has not one entry per row.
+    """
+    from vision3d.sparse.tensor import SparseTensor
+
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask must be bool, not {mask.dtype}")
+    if tuple(mask.shape) != (len(x),):
+        raise ValueError(f"mask must be of shape ({len(x)},), one entry per row, not {tuple(mask.shape)}")
+    sites = x.sites
+    kept = mask if sites.order is None else mask[sites.order]
+    rows = kept.nonzero()[:, 0]
+    return SparseTensor.on(sites.subset(rows), x.sorted_feats.index_select(0, rows))
+
+
+def samples(x: SparseTensor, start: int, stop: int | None) -> SparseTensor:
+    """Samples ``start`` to ``stop - 1`` (only ``start`` when None), renumbered from 0; rows keep their order."""
+    from vision3d.sparse.tensor import SparseTensor
+
+    stop = start + 1 if stop is None else stop
+    ptr = x.sites.sample_ptr()
+    rows = torch.arange(int(ptr[start]), int(ptr[stop]), device=x.device)
+    sites = x.sites.subset(rows, first_sample=start, batch_size=stop - start)
+    return SparseTensor.on(sites, x.sorted_feats[int(ptr[start]) : int(ptr[stop])])
+
+
+def _same_sites(x: SparseTensor, other: SparseTensor, what: str) -> None:
+    if x.sites.same_sites(other.sites):
+        return
+    _fits(x, other, what, channels=False)
+    mine: CoordinateSet = x.sites
+    missing = (mine.rows_of(other.sites.coords) < 0).nonzero()
+    extra = (other.sites.rows_of(mine.coords) < 0).nonzero()
+    site = other.sites.coords[missing[0, 0]] if len(missing) else mine.coords[extra[0, 0]]
+    raise ValueError(
+        f"{what}: the site sets differ ({len(other)} and {len(x)} sites; for instance only one has "
+        f"{tuple(site.tolist())}); use union() to add over the sites of either"
+    )
+
+
+def _fits(x: SparseTensor, other: SparseTensor, what: str, channels: bool = True) -> None:
+    pairs = [("axes", other.ndim, x.ndim), ("stride", other.stride, x.stride), ("device", other.device, x.device)]
+    if channels:
+        pairs.append(("channels", other.n_channels, x.n_channels))
+    for name, its, mine in pairs:
+        if its != mine:
+            raise ValueError(f"{what}: {name} {its} and {mine} differ")

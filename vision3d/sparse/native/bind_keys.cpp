@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "buffer.h"
+
+namespace vision3d {
+void bind_keys(nb::module_ &) {}
+}  // namespace vision3d
