@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str, str, str]] = {
     "list": ("show", "list_plugins", "[pipelines|readers]", "installed pipelines and readers"),
     "config": ("configs", "config", "dump PIPELINE | check FILE", "write or check a file of options"),
     "datasets": ("datasets", "datasets", "list | show NAME | check NAME PATH", "data set cards, and checks of a copy"),
+    "bench": ("bench", "bench", "sparse", "how fast the sparse engine is on this machine, beside its peers"),
     "doctor": ("doctor", "doctor", "", "versions, extras, weights; with --full a tiny real run of each pipeline"),
 }
 

@@ -39,6 +39,7 @@ def doctor(args: list[str], out: Output) -> int:
         "versions": versions(),
         "extras": extras(),
         "cuda": _cuda(),
+        "sparse": sparse_engine(),
         "weights": weights(),
         "browser": next((path for name in BROWSERS if (path := shutil.which(name))), None),
         "broken": [
@@ -53,6 +54,26 @@ def doctor(args: list[str], out: Output) -> int:
     found["ok"] = not found["broken"] and all(run["ok"] for run in found.get("runs", []))
     out.result(found, _text(found))
     return 0 if found["ok"] else 1
+
+
+def sparse_engine() -> dict[str, Any]:
+    """Which backend runs sparse layers on each kind of device, why, and with which instructions."""
+    import torch
+
+    from vision3d.sparse import backends
+
+    found: dict[str, Any] = {"cpu": None, "isa": None, "threads": torch.get_num_threads()}
+    try:
+        found["cpu"] = backends.explain("cpu")
+        if torch.cuda.is_available():
+            found["cuda"] = backends.explain("cuda")
+        from vision3d.sparse import _native
+
+        found["isa"] = _native.isa()
+    except (ImportError, ValueError) as error:
+        # Not compiled, or an environment variable names a backend or an instruction set that is not here.
+        found["problem"] = " ".join(str(error).split())
+    return found
 
 
 def extras() -> list[dict[str, Any]]:
@@ -143,6 +164,7 @@ def _text(found: dict[str, Any]) -> str:
         f"python    {found['python']} ({sys.executable})",
         f"platform  {found['platform']}, {found['cpu_count']} processors",
         f"cuda      {found['cuda'] or 'none (everything works without)'}",
+        *_sparse_lines(found["sparse"]),
         f"browser   {found['browser'] or 'none (reports are plain HTML files; any browser opens them)'}",
         "versions  " + ", ".join(f"{name} {number}" for name, number in found["versions"].items()),
     ]
@@ -158,6 +180,15 @@ def _text(found: dict[str, Any]) -> str:
     for run in found.get("runs", []):
         lines.append(f"run       {run['pipeline']}: {_run_text(run)}")
     return "\n".join(lines)
+
+
+def _sparse_lines(engine: dict[str, Any]) -> list[str]:
+    lines = [f"sparse    {device}: {engine[device]}" for device in ("cpu", "cuda") if engine.get(device)]
+    if engine["isa"]:
+        lines[0] += f"; {engine['isa']} kernels, {engine['threads']} threads"
+    if "problem" in engine:
+        lines.append(f"sparse    the compiled engine cannot be used: {engine['problem']}")
+    return lines
 
 
 def _run_text(run: dict[str, Any]) -> str:

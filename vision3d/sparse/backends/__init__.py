@@ -76,6 +76,8 @@ def _chosen(device: str, warn: bool = True) -> tuple[str, str]:
         return _forced[-1], "chosen by `with backend(...)`"
     named = os.environ.get(ENV, "")
     if named:
+        if named not in NAMES:
+            raise ValueError(f"{ENV}={named}: there is no such backend; there are: {', '.join(NAMES)}")
         return named, f"chosen by {ENV}"
     if device == "cpu":
         if _has_native():

@@ -13,100 +13,121 @@
 namespace vision3d {
 namespace VISION3D_ISA {
 
-/// The pairs of one block, row by row: row r reads inputs entry[ptr[r] .. ptr[r + 1]), each with its kernel offset.
-struct BlockRows {
-    struct Entry {
-        int32_t in, offset;
-    };
-    int32_t ptr[kBlockRows + 1];
-    std::vector<Entry> entry;
-
-    /// Transposes the lists of a block by counting; offsets stay in order within a row.
-    template <typename T>
-    void gather(const std::vector<PairList> &lists, int64_t block, int64_t n_in, int64_t row0, int64_t rows) {
-        int32_t next[kBlockRows] = {};
-        int64_t total = 0;
-        for (const PairList &list : lists) {
-            if (!list.block) {
-                for (int64_t r = 0; r < rows; ++r) ++next[r];
-                total += rows;
-                continue;
-            }
-            int64_t begin, count;
-            block_range<T>(list, block, block + 1, n_in, row0, rows, begin, count);
-            for (int64_t p = 0; p < count; ++p) ++next[list.out[begin + p] - row0];
-            total += count;
+/// out[o] += x[i] * w for all pairs of one offset, NV vectors of channels; the weights stay in registers.
+/// First: out[o] = bias + x[i] * w instead, rows counting from the start of the block.
+template <typename T, int NV, bool First>
+VISION3D_INLINE void depthwise_pairs(int64_t count, const T *x, const int32_t *in, const T *w, const T *bias, T *out,
+                                     const int32_t *o, int64_t ld) {
+    using V = Vec<T>;
+    constexpr int64_t kAhead = 16;
+    V weight[NV], start[NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+        weight[v] = V::load(w + v * V::width);
+        if (First) start[v] = bias ? V::load(bias + v * V::width) : V::zero();
+    }
+    for (int64_t p = 0; p < count; ++p) {
+        const T *from = x + (First ? p : static_cast<int64_t>(in[p])) * ld;
+        T *to = out + (First ? p : static_cast<int64_t>(o[p])) * ld;
+        if (!First && p + kAhead < count) {
+            const char *later = reinterpret_cast<const char *>(x + static_cast<int64_t>(in[p + kAhead]) * ld);
+#pragma GCC unroll 4
+            for (size_t byte = 0; byte < NV * V::width * sizeof(T); byte += 64) prefetch(later + byte);
         }
-        if (static_cast<int64_t>(entry.size()) < total) entry.resize(static_cast<size_t>(total));
-        ptr[0] = 0;
-        for (int64_t r = 0; r < rows; ++r) {
-            ptr[r + 1] = ptr[r] + next[r];
-            next[r] = ptr[r];
-        }
-        for (size_t k = 0; k < lists.size(); ++k) {
-            const PairList &list = lists[k];
-            const int32_t offset = static_cast<int32_t>(k);
-            if (!list.block) {
-                for (int64_t r = 0; r < rows; ++r) entry[next[r]++] = {static_cast<int32_t>(row0 + r), offset};
-                continue;
-            }
-            const int64_t begin = list.block[block], end = list.block[block + 1];
-            for (int64_t p = begin; p < end; ++p) entry[next[list.out[p] - row0]++] = {list.in[p], offset};
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) {
+            V sum = First ? start[v] : V::load(to + v * V::width);
+            sum.fma(V::load(from + v * V::width), weight[v]);
+            sum.store(to + v * V::width);
         }
     }
+}
+
+template <typename T>
+struct DepthwiseBlock {
+    int64_t row0, rows;
+    std::vector<const int32_t *> in, out;  // per offset
+    std::vector<int64_t> count;
 };
 
-/// NV vectors of channels of all rows of a block; the sums of a row stay in registers.
+/// All offsets of one block for NV vectors of channels from c on.
 template <typename T, int NV>
-VISION3D_INLINE void depthwise_rows(const BlockRows &pairs, int64_t rows, const T *x, const T *w, const T *bias, bool relu,
-                                    T *out, int64_t ld) {
+void depthwise_columns(const ConvArgs<T> &a, const DepthwiseBlock<T> &block, int64_t c) {
     using V = Vec<T>;
-    const int32_t last = pairs.ptr[rows] - 1;
-    for (int64_t r = 0; r < rows; ++r) {
-        V sum[NV];
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; ++v) sum[v] = bias ? V::load(bias + v * V::width) : V::zero();
-        for (int32_t p = pairs.ptr[r]; p < pairs.ptr[r + 1]; ++p) {
-            const BlockRows::Entry e = pairs.entry[p];
-            const T *from = x + static_cast<int64_t>(e.in) * ld, *weight = w + e.offset * ld;
-            const T *later = x + static_cast<int64_t>(pairs.entry[std::min(p + 24, last)].in) * ld;
-#pragma GCC unroll 4
+    const int64_t ld = a.groups, volume = static_cast<int64_t>(a.lists.size());
+    const T *x = a.feats + c, *bias = a.bias ? a.bias + c : nullptr;
+    T *own = a.out + block.row0 * ld + c;
+    int64_t identity = -1;
+    for (int64_t k = 0; k < volume; ++k)
+        if (!a.lists[k].block) identity = k;
+    if (identity >= 0)
+        depthwise_pairs<T, NV, true>(block.rows, x + block.row0 * ld, nullptr, a.weight + identity * ld + c, bias, own,
+                                     nullptr, ld);
+    else
+        for (int64_t r = 0; r < block.rows; ++r)
+            for (int v = 0; v < NV; ++v)
+                (bias ? V::load(bias + v * V::width) : V::zero()).store(own + r * ld + v * V::width);
+    for (int64_t k = 0; k < volume; ++k)
+        if (k != identity)
+            depthwise_pairs<T, NV, false>(block.count[k], x, block.in[k], a.weight + k * ld + c, nullptr, a.out + c,
+                                          block.out[k], ld);
+    if (a.relu)
+        for (int64_t r = 0; r < block.rows; ++r)
             for (int v = 0; v < NV; ++v) {
-                prefetch(later + v * V::width);
-                sum[v].fma(V::load(from + v * V::width), V::load(weight + v * V::width));
+                T *to = own + r * ld + v * V::width;
+                V::load(to).max(V::zero()).store(to);
             }
-        }
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; ++v) (relu ? sum[v].max(V::zero()) : sum[v]).store(out + r * ld + v * V::width);
+}
+
+/// One channel of one block, for channels that fill no vector.
+template <typename T>
+void depthwise_channel(const ConvArgs<T> &a, const DepthwiseBlock<T> &block, int64_t c) {
+    const int64_t ld = a.groups;
+    for (int64_t r = block.row0; r < block.row0 + block.rows; ++r) a.out[r * ld + c] = a.bias ? a.bias[c] : T(0);
+    for (size_t k = 0; k < a.lists.size(); ++k) {
+        const T w = a.weight[static_cast<int64_t>(k) * ld + c];
+        if (!a.lists[k].block)
+            for (int64_t r = block.row0; r < block.row0 + block.rows; ++r) a.out[r * ld + c] += a.feats[r * ld + c] * w;
+        else
+            for (int64_t p = 0; p < block.count[k]; ++p)
+                a.out[block.out[k][p] * ld + c] += a.feats[block.in[k][p] * ld + c] * w;
     }
+    if (a.relu)
+        for (int64_t r = block.row0; r < block.row0 + block.rows; ++r) a.out[r * ld + c] = std::max(a.out[r * ld + c], T(0));
 }
 
 template <typename T>
 void depthwise(const ConvArgs<T> &a) {
     constexpr int W = Vec<T>::width;
     const int64_t channels = a.groups, blocks = (a.n_out + kBlockRows - 1) / kBlockRows;
+    // Long lists amortise their start; the columns in work of a step's output rows should stay in the first-level cache.
+    const int64_t row_bytes = std::min<int64_t>(channels, 4 * W) * static_cast<int64_t>(sizeof(T));
+    const int64_t step = std::min<int64_t>(8, std::max<int64_t>(1, 24576 / (row_bytes * kBlockRows)));
     const int64_t tasks = (blocks + 15) / 16;
+    const size_t volume = a.lists.size();
     parallel_for(tasks, a.threads, [&](int64_t task) {
-        BlockRows pairs;
-        for (int64_t block = task * 16; block < std::min(task * 16 + 16, blocks); ++block) {
-            const int64_t row0 = block * kBlockRows, rows = std::min(a.n_out - row0, kBlockRows);
-            pairs.template gather<T>(a.lists, block, a.n_in, row0, rows);
-            T *out = a.out + row0 * channels;
+        DepthwiseBlock<T> block;
+        block.in.resize(volume);
+        block.out.resize(volume);
+        block.count.resize(volume);
+        const int64_t end = std::min(task * 16 + 16, blocks);
+        for (int64_t b = task * 16; b < end; b += step) {
+            const int64_t last = std::min(b + step, end);
+            block.row0 = b * kBlockRows;
+            block.rows = std::min(a.n_out, last * kBlockRows) - block.row0;
+            for (size_t k = 0; k < volume; ++k) {
+                const PairList &list = a.lists[k];
+                if (!list.block) continue;
+                int64_t begin;
+                block_range<T>(list, b, last, a.n_in, block.row0, block.rows, begin, block.count[k]);
+                block.in[k] = list.in + begin;
+                block.out[k] = list.out + begin;
+            }
             int64_t c = 0;
-            const auto bias = [&] { return a.bias ? a.bias + c : nullptr; };
-            for (; c + 4 * W <= channels; c += 4 * W)
-                depthwise_rows<T, 4>(pairs, rows, a.feats + c, a.weight + c, bias(), a.relu, out + c, channels);
-            for (; c + 2 * W <= channels; c += 2 * W)
-                depthwise_rows<T, 2>(pairs, rows, a.feats + c, a.weight + c, bias(), a.relu, out + c, channels);
-            for (; c + W <= channels; c += W)
-                depthwise_rows<T, 1>(pairs, rows, a.feats + c, a.weight + c, bias(), a.relu, out + c, channels);
-            for (; c < channels; ++c)
-                for (int64_t r = 0; r < rows; ++r) {
-                    T sum = a.bias ? a.bias[c] : T(0);
-                    for (int32_t p = pairs.ptr[r]; p < pairs.ptr[r + 1]; ++p)
-                        sum += a.feats[pairs.entry[p].in * channels + c] * a.weight[pairs.entry[p].offset * channels + c];
-                    out[r * channels + c] = a.relu && sum < T(0) ? T(0) : sum;
-                }
+            for (; c + 4 * W <= channels; c += 4 * W) depthwise_columns<T, 4>(a, block, c);
+            for (; c + 2 * W <= channels; c += 2 * W) depthwise_columns<T, 2>(a, block, c);
+            for (; c + W <= channels; c += W) depthwise_columns<T, 1>(a, block, c);
+            for (; c < channels; ++c) depthwise_channel(a, block, c);
         }
     });
 }
