@@ -69,19 +69,43 @@ def elementwise(
     operation: Callable[..., Tensor],
     sign: str,
 ) -> SparseTensor:
-    """``operation`` on features at the same sites, or with a number or a (C,) tensor for every site.
+    """``operation`` on features at the same sites, or with a number, or with a tensor that has no spatial extent.
+
+    Such a tensor is (C,), or broadcasts as against the dense tensor (B, C, ...): (C, 1, ...) for all sites alike,
+    (B, C, 1, ...) or (B, 1, 1, ...) for the sites of a sample.
 
     Raises:
-        ValueError: the site sets differ.
+        ValueError: the site sets differ; the shape does not fit.
     """
     from vision3d.sparse.tensor import SparseTensor
 
     if isinstance(other, SparseTensor):
         _same_sites(x, other, f"operand of {sign}")
+        if other.n_channels not in (1, x.n_channels) and x.n_channels != 1:
+            raise ValueError(f"operand of {sign}: {other.n_channels} and {x.n_channels} channels do not fit")
         return x.with_sorted(operation(x.sorted_feats, other.sorted_feats))
-    if isinstance(other, Tensor) and other.ndim > 1:
-        raise ValueError(f"operand of {sign}: a tensor of shape {tuple(other.shape)} has rows; use replace() to set them")
+    if isinstance(other, Tensor) and other.ndim > 0:
+        other = _per_site(x, other, sign)
     return x.with_sorted(operation(x.sorted_feats, other))
+
+
+def _per_site(x: SparseTensor, other: Tensor, sign: str) -> Tensor:
+    """(1 or C,) or (N, 1 or C) from a tensor that broadcasts against (B, C, ...) and has no spatial extent."""
+    from vision3d.sparse.functional.samples import spread_samples
+
+    axes = x.ndim
+    shape = (1,) * (axes + 2 - other.ndim) + tuple(other.shape)
+    if other.ndim == 1:
+        shape = (1, other.shape[0]) + (1,) * axes
+    fits = len(shape) == axes + 2 and all(n == 1 for n in shape[2:])
+    if not fits or shape[0] not in (1, x.batch_size) or shape[1] not in (1, x.n_channels):
+        raise ValueError(
+            f"operand of {sign}: a tensor of shape {tuple(other.shape)} fits neither ({x.n_channels},) nor "
+            f"({x.batch_size}, {x.n_channels}{', 1' * axes}); use replace() to set the features of every site"
+        )
+    if shape[0] == 1:
+        return other.reshape(shape[1])
+    return spread_samples(other.reshape(shape[:2]), x.sites)
 
 
 def union_add(x: SparseTensor, other: SparseTensor) -> SparseTensor:

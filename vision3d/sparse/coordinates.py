@@ -52,6 +52,7 @@ class CoordinateSet:
         self._inverse: Tensor | None = None
         self._maps: dict[tuple[Ints, Ints], KernelMap] = {}
         self._children: dict[tuple[str, Ints, Ints, Ints, Ints, Ints | None], tuple[CoordinateSet, KernelMap]] = {}
+        self._coarse: dict[tuple[Ints, Ints | None], CoordinateSet] = {}
         self._maps_to: weakref.WeakKeyDictionary[CoordinateSet, dict[tuple[Ints, Ints, Ints, Ints], KernelMap]] = (
             weakref.WeakKeyDictionary()
         )
@@ -129,19 +130,22 @@ class CoordinateSet:
             padding: see above.
             dilation: see above.
             out_rule: "dense" (every site whose window touches an active input, as in ``torch.nn.Conv3d``) or "floor"
-                (``floor(coordinate / stride)`` only, as in MinkowskiEngine).
+                (``floor(coordinate / stride)`` only, as in MinkowskiEngine). Layers with this rule and the same stride
+                share one child whatever their kernels, and windows that do not overlap make that child as well. With
+                stride 1 the child is this set itself.
         """
+        shape = self.conv_shape(kernel_size, stride, padding, dilation)
+        if out_rule == "floor" and max(stride) == 1 and shape == self.spatial_shape:
+            return self, self._map_onto_itself(kernel_size, stride, padding, dilation)
         key = (out_rule, kernel_size, stride, padding, dilation, None)
         found = self._children.get(key)
         if found is None:
-            backend = backend_for(self.coords)
-            shape = self._conv_shape(kernel_size, stride, padding, dilation)
-            if out_rule == "floor":
-                ones, zeros = (1,) * self.ndim, (0,) * self.ndim
-                sites = backend.strided_coords(self.coords, stride, stride, zeros, ones, shape)
+            if out_rule == "floor" or (kernel_size == stride and not any(padding) and max(dilation) == 1):
+                child = self._floor(stride, shape)
             else:
+                backend = backend_for(self.coords)
                 sites = backend.strided_coords(self.coords, kernel_size, stride, padding, dilation, shape)
-            child = self._derived(sites, tuple(a * b for a, b in zip(self.stride, stride)), shape)
+                child = self._derived(sites, _coarser(self.stride, stride), shape)
             found = (child, self._pair_map(child, kernel_size, stride, padding, dilation))
             self._children[key] = found
         return found
@@ -179,6 +183,9 @@ class CoordinateSet:
     ) -> KernelMap:
         """The map onto a prescribed output set: output sites are those of ``target`` and no others."""
         key = (kernel_size, stride, padding, dilation)
+        for made, (child, kernel_map) in self._children.items():
+            if child is target and made[1:5] == key and made[0] != "transposed":
+                return kernel_map
         known = self._maps_to.setdefault(target, {})
         found = known.get(key)
         if found is None:
@@ -242,14 +249,14 @@ class CoordinateSet:
             order,
         )
 
-    def partner(self, child: CoordinateSet, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints) -> (
-        tuple[CoordinateSet, KernelMap] | None
-    ):
+    def partner(
+        self, child: CoordinateSet, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints
+    ) -> tuple[CoordinateSet, KernelMap] | None:
         """The set below this one whose strided layer with this geometry made ``child``, and that layer's map."""
         for key, (made, kernel_map) in self._children.items():
             if made is child and key[1:5] == (kernel_size, stride, padding, dilation) and key[0] != "transposed":
                 return self, kernel_map
-        for made, _ in self._children.values():
+        for made in dict.fromkeys(made for made, _ in self._children.values()):
             found = made.partner(child, kernel_size, stride, padding, dilation)
             if found is not None:
                 return found
@@ -259,6 +266,21 @@ class CoordinateSet:
         """Every map this set holds, those of its children not included."""
         own = list(self._maps.values()) + [kernel_map for _, kernel_map in self._children.values()]
         return own + [m for maps in self._maps_to.values() for m in maps.values()]
+
+    def _map_onto_itself(self, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints) -> KernelMap:
+        same = tuple(k // 2 * d for k, d in zip(kernel_size, dilation))
+        if padding == same and all(k % 2 for k in kernel_size):
+            return self.subm_map(kernel_size, dilation)
+        return self.map_to(self, kernel_size, stride, padding, dilation)
+
+    def _floor(self, stride: Ints, shape: Ints | None) -> CoordinateSet:
+        found = self._coarse.get((stride, shape))
+        if found is None:
+            ones, zeros = (1,) * self.ndim, (0,) * self.ndim
+            sites = backend_for(self.coords).strided_coords(self.coords, stride, stride, zeros, ones, shape)
+            found = self._derived(sites, _coarser(self.stride, stride), shape)
+            self._coarse[stride, shape] = found
+        return found
 
     def _pair_map(
         self, target: CoordinateSet, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints
@@ -273,7 +295,12 @@ class CoordinateSet:
         keys, layout = backend_for(sites).index_sorted(sites)
         return CoordinateSet(sites, keys, layout, self.batch_size, stride, shape)
 
-    def _conv_shape(self, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints) -> Ints | None:
+    def conv_shape(self, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints) -> Ints | None:
+        """Extent of a convolution's output grid, as of ``torch.nn.Conv3d``; None where the grid is unbounded.
+
+        Raises:
+            ValueError: no output is left.
+        """
         if self.spatial_shape is None:
             return None
         shape = tuple(
@@ -303,9 +330,15 @@ def expand(value: int | Sequence[int], ndim: int, name: str) -> Ints:
     return values
 
 
+def _coarser(strides: Ints, factors: Ints) -> Ints:
+    return tuple(a * b for a, b in zip(strides, factors))
+
+
 def _check_coords(coords: Tensor) -> None:
     if coords.ndim != 2 or not 2 <= coords.shape[1] <= 5:
-        raise ValueError(f"coords must be (N, 1 + D) with D from 1 to 4, batch first, not of shape {tuple(coords.shape)}")
+        raise ValueError(
+            f"coords must be (N, 1 + D) with D from 1 to 4, batch first, not of shape {tuple(coords.shape)}"
+        )
     if coords.dtype != torch.int32:
         raise TypeError(f"coords must be int32, not {coords.dtype}")
 
@@ -319,7 +352,9 @@ def _check_bounds(coords: Tensor, layout: Tensor, batch_size: int | None, shape:
     if batch_size is None:
         batch_size = largest + 1
     elif batch_size < 0 or largest >= batch_size:
-        raise ValueError(f"batch index {largest} of site {tuple(coords[-1].tolist())} is not below batch_size {batch_size}")
+        raise ValueError(
+            f"batch index {largest} of site {tuple(coords[-1].tolist())} is not below batch_size {batch_size}"
+        )
     if shape is None or not n:
         return batch_size
     low = layout[0, 1:].tolist()

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from vision3d.sparse.tensor import SparseTensor
 
 
-def to_dense(x: SparseTensor, spatial_shape: Sequence[int] | None = None, origin: Sequence[int] | None = None) -> Tensor:
+def to_dense(
+    x: SparseTensor, spatial_shape: Sequence[int] | None = None, origin: Sequence[int] | None = None
+) -> Tensor:
     """(B, C, *spatial_shape), zero where no site is.
 
     Args:
@@ -41,7 +43,9 @@ def to_dense(x: SparseTensor, spatial_shape: Sequence[int] | None = None, origin
     outside = ((place < 0) | (place >= place.new_tensor(shape))).any(1)
     if bool(outside.any()):
         row = x.sites.coords[int(outside.nonzero()[0, 0])]
-        raise ValueError(f"site {tuple(row.tolist())} lies outside the dense grid {shape} that starts at {low.tolist()}")
+        raise ValueError(
+            f"site {tuple(row.tolist())} lies outside the dense grid {shape} that starts at {low.tolist()}"
+        )
     flat = x.sites.coords[:, 0].long()
     cells = x.batch_size
     for axis, size in enumerate(shape):

@@ -18,12 +18,12 @@ class _Permute(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         order, inverse = ctx.saved_tensors
-        return _Permute.apply(grads[0], inverse, order), None, None  # type: ignore[no-untyped-call]
+        return _Permute.apply(grads[0], inverse, order), None, None
 
 
 def permute(rows: Tensor, order: Tensor | None, inverse: Tensor | None) -> Tensor:
     """``rows[order]`` for a permutation and its inverse; None stands for the identity."""
     if order is None or inverse is None:
         return rows
-    result: Tensor = _Permute.apply(rows, order, inverse)  # type: ignore[no-untyped-call]
+    result: Tensor = _Permute.apply(rows, order, inverse)
     return result

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vision3d.sparse import algebra, dense
+from vision3d.sparse import algebra, dense, torch_functions
 from vision3d.sparse.coordinates import CoordinateSet
 from vision3d.sparse.permutation import permute
 
@@ -175,8 +176,26 @@ class SparseTensor:
     __radd__ = __add__
     __rmul__ = __mul__
 
+    def __rsub__(self, other: Tensor | float) -> SparseTensor:
+        return -self + other
+
     def __neg__(self) -> SparseTensor:
         return self.map(torch.neg)
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Row-wise functions, arithmetic with tensors, ``torch.cat``: see ``vision3d.sparse.torch_functions``."""
+        return torch_functions.call(function, args, kwargs or {})
+
+    def permute(self, *dims: int) -> SparseTensor:
+        """Of the dense tensor (B, C, ...), to channels-last or back: this tensor itself. Others: ``ValueError``."""
+        return torch_functions.permute(self, dims)
+
+    def mean(self, dim: Sequence[int], keepdim: bool = False) -> Tensor:
+        """(B, C): mean over the active sites of each sample; ``dim`` must be all spatial axes of (B, C, ...)."""
+        return torch_functions.mean(self, dim, keepdim)
 
     def dense(self, spatial_shape: Sequence[int] | None = None, origin: Sequence[int] | None = None) -> Tensor:
         """(B, C, *spatial_shape) with zeros elsewhere; see ``vision3d.sparse.dense.to_dense``."""
@@ -198,7 +217,7 @@ class SparseTensor:
 
     def to(self, *args: torch.device | torch.dtype | str, non_blocking: bool = False) -> SparseTensor:
         """As ``torch.Tensor.to``: a dtype changes the features, a device moves features and coordinates."""
-        feats = self.sorted_feats.to(*args, non_blocking=non_blocking)  # type: ignore[arg-type]
+        feats = self.sorted_feats.to(*args, non_blocking=non_blocking)  # type: ignore[call-overload]
         if feats.device == self.sites.coords.device:
             return self.with_sorted(feats)
         return SparseTensor.on(self.sites.to(feats.device), feats)
@@ -233,7 +252,12 @@ class SparseTensor:
         return self
 
     def __repr__(self) -> str:
-        parts = [f"N={len(self)}", f"C={self.n_channels}", f"batch_size={self.batch_size}", f"stride={_short(self.stride)}"]
+        parts = [
+            f"N={len(self)}",
+            f"C={self.n_channels}",
+            f"batch_size={self.batch_size}",
+            f"stride={_short(self.stride)}",
+        ]
         if self.spatial_shape is not None:
             cells = self.batch_size * prod(self.spatial_shape)
             parts += [f"spatial_shape={self.spatial_shape}", f"fill={100 * len(self) / max(cells, 1):.2f} %"]

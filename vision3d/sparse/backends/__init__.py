@@ -24,6 +24,7 @@ __all__ = ["ENV", "NAMES", "Backend", "SortedCoords", "UniqueCoords", "backend",
 ENV = "VISION3D_SPARSE_BACKEND"
 NAMES = ("native", "spconv", "reference")
 _forced: list[str] = []
+_loaded: dict[str, Backend] = {}
 
 
 @contextmanager
@@ -43,13 +44,28 @@ def backend(name: str) -> Iterator[None]:
 
 
 def backend_for(tensor: Tensor) -> Backend:
-    """The backend that handles tensors like this one."""
-    return load(_chosen(tensor.device.type)[0])
+    """The backend that handles tensors like this one. A compiled graph keeps the one it was traced with."""
+    return _loaded[_name_for(tensor.device.type)]
 
 
-@cache
+def _name_for(device: str) -> str:
+    name = _chosen(device)[0]
+    load(name)
+    return name
+
+
+# What ``torch.compiler.assume_constant_result`` does; to call it would import the compiler with this module.
+_name_for._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def load(name: str) -> Backend:
     """A backend by name. Raises ``ValueError`` for an unknown one, ``ImportError`` for one that is not available."""
+    if name not in _loaded:
+        _loaded[name] = _imported(name)
+    return _loaded[name]
+
+
+def _imported(name: str) -> Backend:
     if name == "native":
         from vision3d.sparse.backends.native import NativeBackend
 
@@ -83,15 +99,19 @@ def _chosen(device: str, warn: bool = True) -> tuple[str, str]:
         if _has_native():
             return "native", "tensors on the CPU"
         if warn:
-            _warn_once("vision3d was installed without its compiled engine; sparse layers use the slow reference backend. "
-                       "Install a C++ compiler and run `pip install --force-reinstall --no-deps vision3d`")
+            _warn_once(
+                "vision3d was installed without its compiled engine; sparse layers use the slow reference backend. "
+                "Install a C++ compiler and run `pip install --force-reinstall --no-deps vision3d`"
+            )
         return "reference", "the compiled engine is not installed"
     if device == "cuda":
         if importlib.util.find_spec("spconv") is not None:
             return "spconv", "tensors on a CUDA device"
         if warn:
-            _warn_once("spconv is not installed; sparse layers on CUDA use the slow reference backend. "
-                       "Install it with `pip install 'vision3d[cuda]'`")
+            _warn_once(
+                "spconv is not installed; sparse layers on CUDA use the slow reference backend. "
+                "Install it with `pip install 'vision3d[cuda]'`"
+            )
         return "reference", "tensors on a CUDA device, and spconv is not installed"
     return "reference", f"tensors on {device}, for which there is no faster backend"
 

@@ -42,9 +42,11 @@ class ReferenceBackend:
             raise ValueError(f"feats {tuple(feats.shape)} and weight {tuple(weight.shape)} do not fit, groups={groups}")
         wide = _wide(feats.dtype)
         out = torch.zeros((kernel_map.n_out, weight.shape[2]), dtype=wide, device=feats.device)
-        for offset in range(kernel_map.volume):
-            rows_in, rows_out = kernel_map.pairs_of(offset)
-            out = out.index_add(0, rows_out, _product(feats[rows_in].to(wide), weight[offset].to(wide), groups))
+        # Autocast would narrow the products again.
+        with torch.autocast(feats.device.type, enabled=False):
+            for offset in range(kernel_map.volume):
+                rows_in, rows_out = kernel_map.pairs_of(offset)
+                out = out.index_add(0, rows_out, _product(feats[rows_in].to(wide), weight[offset].to(wide), groups))
         if bias is not None:
             out = out + bias.to(wide)
         return (out.relu() if relu else out).to(feats.dtype)
@@ -66,11 +68,14 @@ class ReferenceBackend:
         values = feats.detach()
         for offset in range(kernel_map.volume):
             rows_in, rows_out = kernel_map.pairs_of(offset)
-            better = (values[rows_in] > best[rows_out]) | (source[rows_out] < 0)
+            # As in torch's max pooling NaN wins over numbers.
+            nan = values[rows_in].isnan() & ~best[rows_out].isnan()
+            better = (values[rows_in] > best[rows_out]) | nan | (source[rows_out] < 0)
             best[rows_out] = torch.where(better, values[rows_in], best[rows_out])
             source[rows_out] = torch.where(better, rows_in[:, None], source[rows_out])
         if feats.shape[0] == 0:
-            return out.to(feats.dtype)
+            # The (empty) sum keeps the result in autograd.
+            return out.to(feats.dtype) + feats.sum()
         return torch.where(source >= 0, feats.gather(0, source.clamp(min=0)), 0)
 
     def segment_reduce(self, values: Tensor, order: Tensor, ptr: Tensor, mode: str) -> Tensor:
@@ -85,24 +90,36 @@ class ReferenceBackend:
             return out.index_add(0, (counts > 0).nonzero()[:, 0], values[order[ptr[:-1][counts > 0]]])
         wide = _wide(values.dtype)
         ids = torch.repeat_interleave(torch.arange(segments, device=values.device), counts)
-        rows = values[order].to(wide)
+        rows = values[order[int(ptr[0]) : int(ptr[-1])]].to(wide)
         if mode == "max":
-            out = torch.full(shape, -torch.inf, dtype=wide, device=values.device)
-            out = out.scatter_reduce(0, ids[:, None].expand_as(rows), rows, "amax")
-            return torch.where(counts[:, None] > 0, out, 0).to(values.dtype)
+            return _segment_max(rows, ids, counts).to(values.dtype)
         out = torch.zeros(shape, dtype=wide, device=values.device).index_add(0, ids, rows)
         if mode == "mean":
             out = out / counts.clamp(min=1)[:, None]
         return out.to(values.dtype)
 
 
+def _segment_max(rows: Tensor, ids: Tensor, counts: Tensor) -> Tensor:
+    """Maxima of the rows of each segment; ties go to the first row, so that its gradient is that of the engine."""
+    index = ids[:, None].expand_as(rows)
+    values = rows.detach()
+    best = values.new_full((len(counts), rows.shape[1]), -torch.inf).scatter_reduce(0, index, values, "amax")
+    wins = (values == best[ids]) | values.isnan()
+    place = torch.arange(len(rows), device=rows.device)[:, None].expand_as(rows)
+    none = len(rows)
+    first = place.new_full(best.shape, none).scatter_reduce(0, index, torch.where(wins, place, none), "amin")
+    if none == 0:
+        return torch.zeros_like(best) + rows.sum()
+    return torch.where(first < none, rows.gather(0, first.clamp(max=none - 1)), 0)
+
+
 def _product(rows: Tensor, weight: Tensor, groups: int) -> Tensor:
     """(P, Cin) by (Cin / groups, Cout), group by group."""
     if groups == 1:
         return rows @ weight
-    parts = rows.view(rows.shape[0], groups, -1).transpose(0, 1)
-    kernels = weight.view(weight.shape[0], groups, -1).transpose(0, 1)
-    return (parts @ kernels).transpose(0, 1).reshape(rows.shape[0], -1)
+    parts = rows.reshape(rows.shape[0], groups, weight.shape[0]).transpose(0, 1)
+    kernels = weight.reshape(weight.shape[0], groups, weight.shape[1] // groups).transpose(0, 1)
+    return (parts @ kernels).transpose(0, 1).reshape(rows.shape[0], weight.shape[1])
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -70,19 +70,40 @@ void forward_tail(int64_t rest, const T *feats, int64_t ldx, const int32_t *in, 
     }
 }
 
-/// All pairs of one offset within one block, one tile of columns.
-template <typename T, int NV, bool Fresh>
+/// Fetches `count` rows of `channels` values, up to 256 bytes of each: neighbours across a plane of the grid are far
+/// away in memory.
+template <typename T>
+VISION3D_INLINE void prefetch_rows(int64_t count, const T *x, int64_t ldx, const int32_t *rows, int64_t channels) {
+    const int64_t bytes = channels * static_cast<int64_t>(sizeof(T));
+    for (int64_t p = 0; p < count; ++p) {
+        const char *row = reinterpret_cast<const char *>(x + static_cast<int64_t>(rows[p]) * ldx);
+        prefetch(row);
+        if (bytes > 64) prefetch(row + 64);
+        if (bytes > 128) {
+            prefetch(row + 128);
+            prefetch(row + 192);
+        }
+    }
+}
+
+/// All pairs of one offset within one block, one tile of columns. Ahead: also fetch rows three tiles ahead.
+template <typename T, int NV, bool Fresh, bool Ahead>
 void forward_pairs(int64_t count, const T *feats, int64_t ldx, const int32_t *in, const T *w, T *out, int64_t ldo,
                    const int32_t *o, int64_t cin) {
+    constexpr int64_t kAhead = 3 * kForwardRows;
     int64_t p = 0;
     for (; p + kForwardRows <= count; p += kForwardRows) {
-        // Rows of the tile after the next: neighbours across a plane of the grid are far away in memory.
-        if (p + 4 * kForwardRows <= count)
-            for (int r = 0; r < kForwardRows; ++r) prefetch(feats + static_cast<int64_t>(in[p + 3 * kForwardRows + r]) * ldx);
+        // A low last tile would have too few sums to hide their latency: the last two share their rows.
+        if (count - p < 2 * kForwardRows && count - p > kForwardRows) break;
+        if (Ahead && p + kAhead + kForwardRows <= count) prefetch_rows(kForwardRows, feats, ldx, in + p + kAhead, cin);
         forward_tile<T, kForwardRows, NV, Fresh>(feats, ldx, in + p, w, out, ldo, o + p, cin);
     }
-    if (p < count)
-        forward_tail<T, NV, Fresh, kForwardRows - 1>(count - p, feats, ldx, in + p, w, out, ldo, o + p, cin);
+    if (count - p > kForwardRows) {
+        const int64_t half = (count - p) / 2;
+        forward_tail<T, NV, Fresh, kForwardRows>(half, feats, ldx, in + p, w, out, ldo, o + p, cin);
+        p += half;
+    }
+    if (p < count) forward_tail<T, NV, Fresh, kForwardRows>(count - p, feats, ldx, in + p, w, out, ldo, o + p, cin);
 }
 
 /// Weights as the tiles read them: [group][offset][tile of columns][cin][columns], padded with zeros.
@@ -137,12 +158,71 @@ VISION3D_INLINE void block_range(const PairList &list, int64_t first, int64_t la
         throw std::out_of_range("kernel map: a row number is out of range");
 }
 
+/// The pairs of one offset within one block.
+struct BlockPairs {
+    int64_t offset, count;
+    const int32_t *in, *out;
+    bool identity;  // row numbers count from the start of the block, not of the cloud
+};
+
+/// The non-empty lists of a block, the identity first: it writes every row, so nothing need be cleared before it.
+template <typename T>
+void block_pairs(const ConvArgs<T> &a, int64_t first, int64_t last, int64_t row0, int64_t rows, const int32_t *ramp,
+                 std::vector<BlockPairs> &steps) {
+    steps.clear();
+    for (size_t k = 0; k < a.lists.size(); ++k)
+        if (!a.lists[k].block) steps.push_back({static_cast<int64_t>(k), rows, ramp, ramp, true});
+    for (size_t k = 0; k < a.lists.size(); ++k) {
+        const PairList &list = a.lists[k];
+        if (!list.block) continue;
+        int64_t begin, count;
+        block_range<T>(list, first, last, a.n_in, row0, rows, begin, count);
+        if (count) steps.push_back({static_cast<int64_t>(k), count, list.in + begin, list.out + begin, false});
+    }
+}
+
+/// All column tiles of one offset.
+template <typename T, bool Fresh>
+void forward_columns(const BlockPairs &pairs, const T *x, int64_t ldx, const T *w, T *y, int64_t ldo, int64_t columns,
+                     int64_t cin) {
+    constexpr int W = Vec<T>::width;
+    for (int64_t j0 = 0; j0 < columns;) {
+        const bool wide = columns - j0 >= 2 * W;
+        const auto run = [&](auto tile) {
+            tile(pairs.count, x, ldx, pairs.in, w, y + j0, ldo, pairs.out, cin);
+        };
+        // Rows are fetched once, by the first tile of columns; the others find them in the cache.
+        if (wide && j0 == 0)
+            run(forward_pairs<T, 2, Fresh, true>);
+        else if (wide)
+            run(forward_pairs<T, 2, Fresh, false>);
+        else if (j0 == 0)
+            run(forward_pairs<T, 1, Fresh, true>);
+        else
+            run(forward_pairs<T, 1, Fresh, false>);
+        w += cin * (wide ? 2 * W : W);
+        j0 += wide ? 2 * W : W;
+    }
+}
+
+/// Bias and ReLU, from where the sums are to where they belong.
+template <typename T>
+void forward_epilogue(const ConvArgs<T> &a, int64_t g, const T *sums, int64_t ldo, int64_t row0, int64_t rows) {
+    const T *bias = a.bias ? a.bias + g * a.cout : nullptr;
+    for (int64_t r = row0; r < row0 + rows; ++r) {
+        const T *from = sums + r * ldo;
+        T *to = a.out + r * a.groups * a.cout + g * a.cout;
+        for (int64_t j = 0; j < a.cout; ++j) {
+            const T value = from[j] + (bias ? bias[j] : T(0));
+            to[j] = a.relu && value < T(0) ? T(0) : value;
+        }
+    }
+}
+
 /// One block of output rows of one group.
 template <typename T>
-void forward_block(const ConvArgs<T> &a, const PackedWeights<T> &packed, int64_t g, int64_t first, int64_t last,
-                   T *stage, const int32_t *ramp) {
-    constexpr int W = Vec<T>::width;
-    const int64_t row0 = first * kBlockRows, rows = std::min(last * kBlockRows, a.n_out) - row0;
+void forward_block(const ConvArgs<T> &a, const PackedWeights<T> &packed, int64_t g, int64_t row0, int64_t rows, T *stage,
+                   const std::vector<BlockPairs> &steps) {
     const int64_t ldx = a.groups * a.cin;
     const bool staged = packed.columns != a.cout;
     const int64_t ldo = staged ? packed.columns : a.groups * a.cout;
@@ -150,57 +230,20 @@ void forward_block(const ConvArgs<T> &a, const PackedWeights<T> &packed, int64_t
     T *out = staged ? stage - row0 * ldo : a.out + g * a.cout;
     const T *feats = a.feats + g * a.cin;
     const int64_t volume = static_cast<int64_t>(a.lists.size());
-
-    int64_t fresh = -1;  // the identity writes every row, so it goes first and nothing need be cleared
-    for (int64_t k = 0; k < volume; ++k)
-        if (!a.lists[k].block) fresh = k;
-    if (fresh < 0)
+    if (steps.empty() || !steps[0].identity)
         for (int64_t r = 0; r < rows; ++r) std::fill_n(out + (row0 + r) * ldo, packed.columns, T(0));
-
-    for (int64_t step = fresh < 0 ? 0 : -1; step < volume; ++step) {
-        const int64_t k = step < 0 ? fresh : step;
-        if (step >= 0 && k == fresh) continue;
-        const PairList &list = a.lists[k];
-        int64_t begin = 0, count = rows;
-        const int32_t *in = ramp, *o = ramp;
-        if (list.block) {
-            block_range<T>(list, first, last, a.n_in, row0, rows, begin, count);
-            in = list.in + begin;
-            o = list.out + begin;
-        }
-        if (count == 0) continue;
-        // The identity counts rows from the block's start, a list from the cloud's.
-        const T *x = list.block ? feats : feats + row0 * ldx;
-        T *y = list.block ? out : out + row0 * ldo;
-        const T *w = packed.data.data() + (g * volume + k) * packed.stride;
-        for (int64_t j0 = 0; j0 < packed.columns;) {
-            const bool wide = packed.columns - j0 >= 2 * W;
-            if (list.block) {
-                if (wide)
-                    forward_pairs<T, 2, false>(count, x, ldx, in, w, y + j0, ldo, o, a.cin);
-                else
-                    forward_pairs<T, 1, false>(count, x, ldx, in, w, y + j0, ldo, o, a.cin);
-            } else {
-                if (wide)
-                    forward_pairs<T, 2, true>(count, x, ldx, in, w, y + j0, ldo, o, a.cin);
-                else
-                    forward_pairs<T, 1, true>(count, x, ldx, in, w, y + j0, ldo, o, a.cin);
-            }
-            w += a.cin * (wide ? 2 * W : W);
-            j0 += wide ? 2 * W : W;
-        }
+    for (size_t s = 0; s < steps.size(); ++s) {
+        const BlockPairs &now = steps[s];
+        // The first rows of the next offset travel while this one is computed.
+        if (s + 1 < steps.size())
+            prefetch_rows(std::min<int64_t>(3 * kForwardRows, steps[s + 1].count), feats, ldx, steps[s + 1].in, a.cin);
+        const T *w = packed.data.data() + (g * volume + now.offset) * packed.stride;
+        if (now.identity)
+            forward_columns<T, true>(now, feats + row0 * ldx, ldx, w, out + row0 * ldo, ldo, packed.columns, a.cin);
+        else
+            forward_columns<T, false>(now, feats, ldx, w, out, ldo, packed.columns, a.cin);
     }
-
-    if (!staged && !a.bias && !a.relu) return;
-    const T *bias = a.bias ? a.bias + g * a.cout : nullptr;
-    for (int64_t r = row0; r < row0 + rows; ++r) {
-        const T *from = out + r * ldo;
-        T *to = a.out + r * a.groups * a.cout + g * a.cout;
-        for (int64_t j = 0; j < a.cout; ++j) {
-            T value = from[j] + (bias ? bias[j] : T(0));
-            to[j] = a.relu && value < T(0) ? T(0) : value;
-        }
-    }
+    if (staged || a.bias || a.relu) forward_epilogue(a, g, out, ldo, row0, rows);
 }
 
 template <typename T>
@@ -216,7 +259,10 @@ void forward(const ConvArgs<T> &a) {
         const int64_t first = task * per_task, last = std::min(first + per_task, blocks);
         std::vector<T> stage;
         if (packed.columns != a.cout) stage.resize(static_cast<size_t>(per_task * kBlockRows * packed.columns));
-        for (int64_t g = 0; g < a.groups; ++g) forward_block(a, packed, g, first, last, stage.data(), ramp.data());
+        const int64_t row0 = first * kBlockRows, rows = std::min(last * kBlockRows, a.n_out) - row0;
+        std::vector<BlockPairs> steps;
+        block_pairs(a, first, last, row0, rows, ramp.data(), steps);
+        for (int64_t g = 0; g < a.groups; ++g) forward_block(a, packed, g, row0, rows, stage.data(), steps);
     });
 }
 

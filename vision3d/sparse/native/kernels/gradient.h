@@ -65,20 +65,23 @@ constexpr int kGradRows1 = 4, kGradRows2 = 4;
 #endif
 constexpr int64_t kPanelPairs = 128;
 
+/// Input channels are cut into tiles of equal height: a low last tile would have too few sums to hide their latency.
 /// Sums of one group over a run of pairs of one offset, reading rows where they lie. cout is a multiple of the width.
 template <typename T>
-void gradient_direct(const GradArgs<T> &a, int64_t g, int64_t count, const int32_t *in, const int32_t *out, T *grad) {
+void gradient_direct(const GradArgs<T> &a, const T *feats, const T *grad_out, int64_t count, const int32_t *in,
+                     const int32_t *out, T *grad, bool fetch) {
     constexpr int W = Vec<T>::width;
     const int64_t ldx = a.groups * a.cin, ldy = a.groups * a.cout;
     for (int64_t p0 = 0; p0 < count; p0 += kPanelPairs) {
         const int64_t n = std::min(kPanelPairs, count - p0);
+        if (fetch) prefetch_rows(std::min(kPanelPairs, count - p0 - n), feats, ldx, in + p0 + n, a.cin);
         for (int64_t j0 = 0; j0 < a.cout;) {
             const bool wide = a.cout - j0 >= 2 * W;
-            const T *y = a.grad_out + g * a.cout + j0;
-            const int step = wide ? kGradRows2 : kGradRows1;
-            for (int64_t c0 = 0; c0 < a.cin; c0 += step) {
-                const T *x = a.feats + g * a.cin + c0;
-                const int64_t rows = std::min<int64_t>(step, a.cin - c0);
+            const T *y = grad_out + j0;
+            const int64_t tiles = (a.cin + (wide ? kGradRows2 : kGradRows1) - 1) / (wide ? kGradRows2 : kGradRows1);
+            for (int64_t tile = 0; tile < tiles; ++tile) {
+                const int64_t c0 = a.cin * tile / tiles, rows = a.cin * (tile + 1) / tiles - c0;
+                const T *x = feats + c0;
                 T *to = grad + c0 * a.cout + j0;
                 if (wide)
                     gradient_tail<T, 2, false, kGradRows2>(rows, n, x, ldx, in + p0, y, ldy, out + p0, to, a.cout);
@@ -92,17 +95,18 @@ void gradient_direct(const GradArgs<T> &a, int64_t g, int64_t count, const int32
 
 /// The same through panels packed once per run of pairs and read by all tiles; any cout.
 template <typename T>
-void gradient_packed(const GradArgs<T> &a, int64_t g, int64_t count, const int32_t *in, const int32_t *out, T *grad,
-                     T *panel_x, T *panel_y, int64_t columns) {
+void gradient_packed(const GradArgs<T> &a, const T *feats, const T *grad_out, int64_t count, const int32_t *in,
+                     const int32_t *out, T *grad, T *panel_x, T *panel_y, int64_t columns) {
     constexpr int W = Vec<T>::width;
     const int64_t ldx = a.groups * a.cin, ldy = a.groups * a.cout;
+    const int64_t tiles = (a.cin + kGradRows2 - 1) / kGradRows2;
     for (int64_t p0 = 0; p0 < count; p0 += kPanelPairs) {
         const int64_t n = std::min(kPanelPairs, count - p0);
-        for (int64_t c0 = 0; c0 < a.cin; c0 += kGradRows2) {
-            const int64_t rows = std::min<int64_t>(kGradRows2, a.cin - c0);
+        for (int64_t tile = 0; tile < tiles; ++tile) {
+            const int64_t c0 = a.cin * tile / tiles, rows = a.cin * (tile + 1) / tiles - c0;
             T *to = panel_x + c0 * n;
             for (int64_t p = 0; p < n; ++p, to += rows) {
-                const T *from = a.feats + static_cast<int64_t>(in[p0 + p]) * ldx + g * a.cin + c0;
+                const T *from = feats + static_cast<int64_t>(in[p0 + p]) * ldx + c0;
                 for (int64_t r = 0; r < rows; ++r) to[r] = from[r];
             }
         }
@@ -111,7 +115,7 @@ void gradient_packed(const GradArgs<T> &a, int64_t g, int64_t count, const int32
             const int64_t used = std::min(wide, a.cout - j0);
             T *to = panel_y + j0 * n;
             for (int64_t p = 0; p < n; ++p, to += wide) {
-                const T *from = a.grad_out + static_cast<int64_t>(out[p0 + p]) * ldy + g * a.cout + j0;
+                const T *from = grad_out + static_cast<int64_t>(out[p0 + p]) * ldy + j0;
                 if (used == 2 * W) {
                     Vec<T>::load(from).store(to);
                     Vec<T>::load(from + W).store(to + W);
@@ -123,8 +127,8 @@ void gradient_packed(const GradArgs<T> &a, int64_t g, int64_t count, const int32
         }
         for (int64_t j0 = 0; j0 < columns;) {
             const bool wide = columns - j0 >= 2 * W;
-            for (int64_t c0 = 0; c0 < a.cin; c0 += kGradRows2) {
-                const int64_t rows = std::min<int64_t>(kGradRows2, a.cin - c0);
+            for (int64_t tile = 0; tile < tiles; ++tile) {
+                const int64_t c0 = a.cin * tile / tiles, rows = a.cin * (tile + 1) / tiles - c0;
                 T *to = grad + c0 * columns + j0;
                 const T *x = panel_x + c0 * n, *y = panel_y + j0 * n;
                 if (wide)
@@ -137,6 +141,23 @@ void gradient_packed(const GradArgs<T> &a, int64_t g, int64_t count, const int32
     }
 }
 
+/// The non-empty lists of one slice of the offsets, in one block.
+template <typename T>
+void gradient_steps(const GradArgs<T> &a, int64_t slice, int64_t slices, int64_t first, int64_t last, int64_t row0,
+                    int64_t rows, const int32_t *ramp, std::vector<BlockPairs> &steps) {
+    steps.clear();
+    for (int64_t k = slice; k < static_cast<int64_t>(a.lists.size()); k += slices) {
+        const PairList &list = a.lists[k];
+        if (!list.block) {
+            steps.push_back({k, rows, ramp, ramp, true});
+            continue;
+        }
+        int64_t begin, count;
+        block_range<T>(list, first, last, a.n_in, row0, rows, begin, count);
+        if (count) steps.push_back({k, count, list.in + begin, list.out + begin, false});
+    }
+}
+
 /// Number of chunks: few for small clouds, where adding up partial sums would cost more than computing them.
 inline int64_t gradient_chunks(int64_t blocks) { return std::max<int64_t>(1, std::min(kGradientChunks, blocks / 16)); }
 
@@ -145,12 +166,17 @@ void gradient(const GradArgs<T> &a) {
     constexpr int W = Vec<T>::width;
     const int64_t volume = static_cast<int64_t>(a.lists.size());
     const int64_t columns = (a.cout + W - 1) / W * W;
-    const bool direct = columns == a.cout && a.cin <= 32 && a.cout <= 32;
+    const bool direct = columns == a.cout && a.cin <= 128 && a.cout <= 128;
     const int64_t blocks = (a.n_out + kBlockRows - 1) / kBlockRows;
     const int64_t chunks = gradient_chunks(blocks);
+    // Rows that few pairs read come from memory, out of order: nobody but us can tell the processor to fetch them.
+    int64_t pairs = 0;
+    for (const PairList &list : a.lists) pairs += list.block ? list.block[blocks] : a.n_out;
+    const bool fetch = pairs < 4 * a.n_in && a.cin > 16;
     const int64_t per_offset = a.groups * a.cin * columns;
     std::vector<T> partial(static_cast<size_t>(chunks * volume * per_offset), T(0));
     std::vector<int32_t> ramp(static_cast<size_t>(8 * kBlockRows));
+    for (size_t i = 0; i < ramp.size(); ++i) ramp[i] = static_cast<int32_t>(i);
 
     // A task sums the offsets of one slice over one chunk; which slice an offset is in does not change its sum.
     const int64_t slices = std::min<int64_t>(volume, (a.threads + 3) / 4);
@@ -158,7 +184,7 @@ void gradient(const GradArgs<T> &a) {
         const int64_t chunk = task / slices, slice = task % slices;
         const int64_t begin_block = blocks * chunk / chunks, end_block = blocks * (chunk + 1) / chunks;
         std::vector<T> panel_x, panel_y;
-        std::vector<int32_t> rows_of_block(static_cast<size_t>(8 * kBlockRows));
+        std::vector<BlockPairs> steps;
         if (!direct) {
             panel_x.resize(static_cast<size_t>(kPanelPairs * a.cin));
             panel_y.resize(static_cast<size_t>(kPanelPairs * columns));
@@ -166,24 +192,21 @@ void gradient(const GradArgs<T> &a) {
         for (int64_t first = begin_block; first < end_block; first += 8) {
             const int64_t last = std::min(first + 8, end_block);
             const int64_t row0 = first * kBlockRows, rows = std::min(last * kBlockRows, a.n_out) - row0;
-            for (int64_t k = slice; k < volume; k += slices) {
-                const PairList &list = a.lists[k];
-                int64_t begin = 0, count = rows;
-                const int32_t *in, *out;
-                if (list.block) {
-                    block_range<T>(list, first, last, a.n_in, row0, rows, begin, count);
-                    in = list.in + begin;
-                    out = list.out + begin;
-                } else {
-                    for (int64_t r = 0; r < rows; ++r) rows_of_block[r] = static_cast<int32_t>(row0 + r);
-                    in = out = rows_of_block.data();
-                }
+            gradient_steps(a, slice, slices, first, last, row0, rows, ramp.data(), steps);
+            for (size_t s = 0; s < steps.size(); ++s) {
+                const BlockPairs &now = steps[s];
+                if (fetch && s + 1 < steps.size())
+                    prefetch_rows(std::min(kPanelPairs, steps[s + 1].count), a.feats, a.cin * a.groups, steps[s + 1].in,
+                                  a.cin * a.groups);
+                const int64_t base = now.identity ? row0 : 0;
                 for (int64_t g = 0; g < a.groups; ++g) {
-                    T *sum = partial.data() + (chunk * volume + k) * per_offset + g * a.cin * columns;
+                    T *sum = partial.data() + (chunk * volume + now.offset) * per_offset + g * a.cin * columns;
+                    const T *x = a.feats + base * a.groups * a.cin + g * a.cin;
+                    const T *y = a.grad_out + base * a.groups * a.cout + g * a.cout;
                     if (direct)
-                        gradient_direct(a, g, count, in, out, sum);
+                        gradient_direct(a, x, y, now.count, now.in, now.out, sum, fetch);
                     else
-                        gradient_packed(a, g, count, in, out, sum, panel_x.data(), panel_y.data(), columns);
+                        gradient_packed(a, x, y, now.count, now.in, now.out, sum, panel_x.data(), panel_y.data(), columns);
                 }
             }
         }
