@@ -98,8 +98,7 @@ def test_traced_batch_norm_is_the_eager_one(sites: int) -> None:
         results = []
         for function in (batch_norm, _traced_batch_norm):
             mean, var = torch.full((2, 3), 0.5, dtype=torch.float64) if tracked else (None, None)
-            options = {"training": True} if function is batch_norm else {}
-            out = function(feats, mean, var, weight, bias, momentum=0.3, eps=1e-5, **options)
+            out = function(feats, mean, var, weight, bias, training=True, momentum=0.3, eps=1e-5)
             results.append((out, mean, var) if tracked else (out,))
         for a, b in zip(*results):
             assert_close(a, b)

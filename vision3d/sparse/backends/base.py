@@ -165,3 +165,18 @@ class Backend(Protocol):
         Sums run in the given order, so results are the same for every thread count. Differentiable.
         """
         ...
+
+    def sample_norm(
+        self, feats: Tensor, ptr: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        """(N, C) in which every group of channels of every sample has mean 0 and variance 1, then ``* weight + bias``.
+
+        Args:
+            feats: (N, C) floating; rows ``ptr[b]:ptr[b + 1]`` are sample b.
+            ptr: (B + 1,) int64, from 0 to N.
+            groups: divides C; C itself: one mean per channel.
+            weight: (C,) or None.
+            bias: (C,) or None.
+            eps: added to the variance.
+        """
+        ...

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vision3d.sparse.backends import native_conv, native_maps, native_reduce
+from vision3d.sparse.backends import native_conv, native_maps, native_norm, native_reduce
 
 
 class NativeBackend:
@@ -22,3 +22,4 @@ class NativeBackend:
     conv = staticmethod(native_conv.conv)
     pool = staticmethod(native_reduce.pool)
     segment_reduce = staticmethod(native_reduce.segment_reduce)
+    sample_norm = staticmethod(native_norm.sample_norm)

@@ -110,7 +110,9 @@ def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]
 
 def _backward(ctx, grad):  # type: ignore[no-untyped-def]
     if ctx.transpose_weight:
-        raise NotImplementedError("second derivatives of a sparse convolution are not available; use the reference backend")
+        raise NotImplementedError(
+            "second derivatives of a sparse convolution are not available; use the reference backend"
+        )
     feats, weight, output, pair_in, pair_out, list_ptr, block_in, block_out = ctx.saved_tensors
     if ctx.relu:
         grad = grad * (output > 0)

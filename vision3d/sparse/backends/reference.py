@@ -98,6 +98,30 @@ class ReferenceBackend:
             out = out / counts.clamp(min=1)[:, None]
         return out.to(values.dtype)
 
+    def sample_norm(
+        self, feats: Tensor, ptr: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        """See ``Backend.sample_norm``."""
+        samples, channels = ptr.shape[0] - 1, feats.shape[1]
+        counts = ptr[1:] - ptr[:-1]
+        ids = torch.repeat_interleave(torch.arange(samples, device=feats.device), counts)
+        size = (counts.clamp(min=1) * (channels // groups))[:, None]
+        wide = feats.to(_wide(feats.dtype))
+
+        def means(values: Tensor) -> Tensor:
+            """(B, C): mean over the rows of a sample and the channels of a group, for each of its channels."""
+            sums = values.new_zeros((samples, channels)).index_add(0, ids, values)
+            over_group = sums.view(samples, groups, channels // groups).sum(2) / size
+            return over_group.repeat_interleave(channels // groups, 1)
+
+        centred = wide - means(wide)[ids]
+        out = centred * torch.rsqrt(means(centred * centred) + eps)[ids]
+        if weight is not None:
+            out = out * weight
+        if bias is not None:
+            out = out + bias
+        return out.to(feats.dtype)
+
 
 def _segment_max(rows: Tensor, ids: Tensor, counts: Tensor) -> Tensor:
     """Maxima of the rows of each segment; ties go to the first row, so that its gradient is that of the engine."""

@@ -5,6 +5,7 @@ from vision3d.sparse.functional.convolution import conv_transpose, inverse_conv,
 from vision3d.sparse.functional.normalization import batch_norm, global_response_norm, group_norm, instance_norm
 from vision3d.sparse.functional.pooling import avg_pool, global_pool, max_pool, upsample
 from vision3d.sparse.functional.samples import reduce_samples, spread_samples
+from vision3d.sparse.functional.synchronized import sync_batch_norm
 
 __all__ = [
     "avg_pool",
@@ -20,5 +21,6 @@ __all__ = [
     "sparse_conv",
     "spread_samples",
     "subm_conv",
+    "sync_batch_norm",
     "upsample",
 ]

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as dense
 
+from vision3d.sparse.backends import backend_for
+from vision3d.sparse.coordinates import CoordinateSet
 from vision3d.sparse.functional import arguments as check
 from vision3d.sparse.functional.samples import reduce_samples, spread_samples, widened
 from vision3d.sparse.tensor import SparseTensor
@@ -30,8 +32,8 @@ def batch_norm(
     Fewer than two rows have no variance. Then the running statistics serve and stay as they are; where there are none,
     the one row is its own mean, and the result is ``bias``.
     """
-    if training and torch.compiler.is_compiling():
-        return _traced_batch_norm(feats, running_mean, running_var, weight, bias, momentum, eps)
+    if torch.compiler.is_compiling():
+        return _traced_batch_norm(feats, running_mean, running_var, weight, bias, training, momentum, eps)
     if training and feats.shape[0] < 2:
         training = False
         if running_mean is None:
@@ -46,28 +48,57 @@ def _traced_batch_norm(
     running_var: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
+    training: bool,
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """``batch_norm`` in training without a branch on the number of rows, which a traced graph does not know."""
+    """``batch_norm`` without a branch on the number of rows, which a traced graph does not know."""
     rows = widened(feats)
-    count = torch.scalar_tensor(feats.shape[0], dtype=rows.dtype, device=rows.device)
+    if training:
+        count = torch.scalar_tensor(feats.shape[0], dtype=rows.dtype, device=rows.device)
+        mean = rows.sum(0) / count.clamp(min=1)
+        var = (rows - mean).square().sum(0) / count.clamp(min=1)
+        mean, var = moving_statistics(count, mean, var, running_mean, running_var, momentum)
+    elif running_mean is None or running_var is None:
+        raise ValueError("batch_norm: evaluation needs running_mean and running_var")
+    else:
+        mean, var = running_mean, running_var
+    return scale_rows(rows - mean, torch.rsqrt(var + eps), weight, bias).to(feats.dtype)
+
+
+def moving_statistics(
+    count: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    momentum: float,
+) -> tuple[Tensor, Tensor]:
+    """Updates the running statistics of a batch norm; returns the (mean, variance) to normalise with.
+
+    Args:
+        count: () number of rows; fewer than two change nothing, and the running statistics serve.
+        mean: (C,) of the rows.
+        var: (C,) of the rows, biased.
+        running_mean: (C,) or None.
+        running_var: (C,) or None; gets the unbiased variance.
+        momentum: weight of the new values.
+    """
+    if running_mean is None or running_var is None:
+        return mean, var
     enough = count > 1
-    mean = rows.sum(0) / count.clamp(min=1)
-    var = (rows - mean).square().sum(0) / count.clamp(min=1)
-    if running_mean is not None and running_var is not None:
-        with torch.no_grad():
-            step = momentum * enough.to(rows.dtype)
-            old_mean, old_var = running_mean.clone(), running_var.clone()
-            running_mean.add_(step * (mean - old_mean))
-            running_var.add_(step * (var * count / (count - 1).clamp(min=1) - old_var))
-        mean, var = torch.where(enough, mean, old_mean), torch.where(enough, var, old_var)
-    out = (rows - mean) * torch.rsqrt(var + eps)
-    if weight is not None:
-        out = out * weight
-    if bias is not None:
-        out = out + bias
-    return out.to(feats.dtype)
+    with torch.no_grad():
+        step = momentum * enough.to(mean.dtype)
+        old_mean, old_var = running_mean.clone(), running_var.clone()
+        running_mean.add_(step * (mean - old_mean))
+        running_var.add_(step * (var * count / (count - 1).clamp(min=1) - old_var))
+    return torch.where(enough, mean, old_mean), torch.where(enough, var, old_var)
+
+
+def scale_rows(centred: Tensor, scale: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """``centred * scale * weight + bias`` for (N, C) rows."""
+    factors = scale if weight is None else scale * weight
+    return centred * factors if bias is None else torch.addcmul(bias.to(centred.dtype), centred, factors)
 
 
 def instance_norm(
@@ -115,15 +146,9 @@ def group_norm(
     if num_groups < 1 or x.n_channels % num_groups:
         raise ValueError(f"{name}: num_groups must divide the {x.n_channels} channels of x, not be {num_groups}")
     check.check_affine(x, weight, bias, name)
-    feats = widened(x.sorted_feats)
-    centred = feats - spread_samples(_over_group(reduce_samples(feats, x.sites, "mean"), num_groups), x.sites)
-    variance = _over_group(reduce_samples(centred * centred, x.sites, "mean"), num_groups)
-    out = centred * spread_samples(torch.rsqrt(variance + eps), x.sites)
-    if weight is not None:
-        out = out * weight
-    if bias is not None:
-        out = out + bias
-    return x.with_sorted(out.to(x.dtype))
+    feats = x.sorted_feats
+    out = backend_for(feats).sample_norm(feats, x.sites.sample_ptr(), num_groups, weight, bias, eps)
+    return x.with_sorted(out)
 
 
 def global_response_norm(
@@ -151,14 +176,9 @@ def global_response_norm(
     some = squares > 0
     norm = torch.where(some, torch.where(some, squares, 1).sqrt(), 0)
     response = norm / (norm.mean(1, keepdim=True) + eps)
-    out = gamma * (feats * spread_samples(response, x.sites)) + beta + feats
-    return x.with_sorted(out.to(x.dtype))
+    return x.with_sorted(_scaled(feats, 1 + gamma * response, beta, x.sites).to(x.dtype))
 
 
-def _over_group(values: Tensor, num_groups: int) -> Tensor:
-    """Mean over the channels of a group, for each of its channels; a sample's counts are the same for all."""
-    rows, channels = values.shape
-    if num_groups == channels:
-        return values
-    mean = values.view(rows, num_groups, channels // num_groups).mean(2, keepdim=True)
-    return mean.expand(rows, num_groups, channels // num_groups).reshape(rows, channels)
+def _scaled(feats: Tensor, scale: Tensor, shift: Tensor | None, sites: CoordinateSet) -> Tensor:
+    """Features times the scale (B, C) of their sample, plus a shift (C,): everything small is done before."""
+    return scale_rows(feats, spread_samples(scale.to(feats.dtype), sites), None, shift)

@@ -40,6 +40,7 @@ from vision3d.sparse.layers.rowwise import (
     SparseSigmoid,
     SparseSiLU,
 )
+from vision3d.sparse.layers.sync_norm import SparseSyncBatchNorm
 from vision3d.sparse.layers.transpose import (
     SparseConvTranspose,
     SparseConvTranspose1d,
@@ -95,6 +96,7 @@ __all__ = [
     "SparseReLU",
     "SparseSiLU",
     "SparseSigmoid",
+    "SparseSyncBatchNorm",
     "SparseUpsample",
     "SubMConv",
     "SubMConv1d",

@@ -79,6 +79,11 @@ void conv_grad(In<T, 2> feats, In<T, 2> grad_out, In<int32_t, 1> pair_in, In<int
 
 void bind_conv(nb::module_ &m) {
     m.def("isa", [] { return conv_kernels().isa; }, "Instruction set of the kernels in use.");
+    m.def("isa_levels", [] {
+        nb::list names;
+        for (const ConvKernels *level : kernel_levels()) names.append(level->isa);
+        return names;
+    }, "Instruction sets that this build and processor have.");
     m.def("conv", &conv<float>, nb::arg("feats").noconvert(), nb::arg("weight").noconvert(), nb::arg("bias").none(),
           nb::arg("pair_in"), nb::arg("pair_out"), nb::arg("list_ptr"), nb::arg("block_in"), nb::arg("block_out"),
           nb::arg("mirrored"), nb::arg("groups"), nb::arg("transpose_weight"), nb::arg("relu"), nb::arg("out").noconvert(),

@@ -101,6 +101,47 @@ void scatter(In<T, 2> grad, In<int32_t, 2> source, Out<T, 2> out, int threads) {
                  threads < 1 ? 1 : threads);
 }
 
+SampleRows checked_samples(In<int64_t, 1> ptr, int64_t rows, int64_t channels, int64_t groups, int threads) {
+    const int64_t samples = extent(ptr, 0) - 1;
+    require(samples >= 0 && ptr.data()[0] == 0 && ptr.data()[samples] == rows, "ptr must run from 0 to the number of rows");
+    for (int64_t b = 0; b < samples; ++b) require(ptr.data()[b] <= ptr.data()[b + 1], "ptr must ascend");
+    require(groups >= 1 && channels % groups == 0, "groups must divide the channels");
+    return {ptr.data(), samples, channels, groups, threads < 1 ? 1 : threads};
+}
+
+template <typename T>
+void norm(In<T, 2> x, In<int64_t, 1> ptr, int64_t groups, std::optional<In<T, 1>> weight, std::optional<In<T, 1>> bias,
+          double eps, Out<T, 2> out, Out<T, 2> mean, Out<T, 2> scale, int threads) {
+    const int64_t channels = extent(x, 1);
+    const SampleRows s = checked_samples(ptr, extent(x, 0), channels, groups, threads);
+    require(extent(out, 0) == extent(x, 0) && extent(out, 1) == channels, "out must be as large as x");
+    require((!weight || extent(*weight, 0) == channels) && (!bias || extent(*bias, 0) == channels),
+            "weight and bias must have one value per channel");
+    for (const auto &table : {mean, scale})
+        require(extent(table, 0) == s.samples && extent(table, 1) == groups, "mean and scale must be (samples, groups)");
+    const T *w = weight ? weight->data() : nullptr, *b = bias ? bias->data() : nullptr;
+    nb::gil_scoped_release unlocked;
+    sample_norm(s, x.data(), w, b, eps, out.data(), mean.data(), scale.data());
+}
+
+template <typename T>
+void norm_grad(In<T, 2> grad, In<T, 2> x, In<int64_t, 1> ptr, int64_t groups, std::optional<In<T, 1>> weight,
+               In<T, 2> mean, In<T, 2> scale, Out<T, 2> grad_x, Out<T, 1> grad_weight, Out<T, 1> grad_bias, int threads) {
+    const int64_t channels = extent(x, 1);
+    const SampleRows s = checked_samples(ptr, extent(x, 0), channels, groups, threads);
+    require(extent(grad, 0) == extent(x, 0) && extent(grad, 1) == channels, "grad must be as large as x");
+    require(extent(grad_x, 0) == extent(x, 0) && extent(grad_x, 1) == channels, "grad_x must be as large as x");
+    require((!weight || extent(*weight, 0) == channels) && extent(grad_weight, 0) == channels &&
+                extent(grad_bias, 0) == channels,
+            "weight, grad_weight and grad_bias must have one value per channel");
+    for (const auto &table : {mean, scale})
+        require(extent(table, 0) == s.samples && extent(table, 1) == groups, "mean and scale must be (samples, groups)");
+    const T *w = weight ? weight->data() : nullptr;
+    nb::gil_scoped_release unlocked;
+    sample_norm_grad(s, grad.data(), x.data(), w, mean.data(), scale.data(), grad_x.data(), grad_weight.data(),
+                     grad_bias.data());
+}
+
 template <typename T>
 void bind_for(nb::module_ &m) {
     m.def("pool", &pool<T>, nb::arg("feats").noconvert(), nb::arg("pair_in"), nb::arg("pair_out"), nb::arg("list_ptr"),
@@ -113,6 +154,13 @@ void bind_for(nb::module_ &m) {
     m.def("segment_spread", &spread<T>, nb::arg("grad").noconvert(), nb::arg("order"), nb::arg("ptr"), nb::arg("mode"),
           nb::arg("out").noconvert(), nb::arg("threads"));
     m.def("scatter_rows", &scatter<T>, nb::arg("grad").noconvert(), nb::arg("source"), nb::arg("out").noconvert(),
+          nb::arg("threads"));
+    m.def("sample_norm", &norm<T>, nb::arg("x").noconvert(), nb::arg("ptr"), nb::arg("groups"), nb::arg("weight").none(),
+          nb::arg("bias").none(), nb::arg("eps"), nb::arg("out").noconvert(), nb::arg("mean").noconvert(),
+          nb::arg("scale").noconvert(), nb::arg("threads"));
+    m.def("sample_norm_grad", &norm_grad<T>, nb::arg("grad").noconvert(), nb::arg("x").noconvert(), nb::arg("ptr"),
+          nb::arg("groups"), nb::arg("weight").none(), nb::arg("mean").noconvert(), nb::arg("scale").noconvert(),
+          nb::arg("grad_x").noconvert(), nb::arg("grad_weight").noconvert(), nb::arg("grad_bias").noconvert(),
           nb::arg("threads"));
 }
 

@@ -58,6 +58,9 @@ struct ConvKernels {
     void (*depthwise_gradient_f64)(const GradArgs<double> &);
 };
 
+/// The builds of the kernels that this processor runs, the plain one first and the best last.
+std::vector<const ConvKernels *> kernel_levels();
+
 /// The kernels in use: the best this processor runs, or those that VISION3D_CPU_ISA names.
 const ConvKernels &conv_kernels();
 

@@ -11,6 +11,11 @@ namespace vision3d {
 namespace generic {
 const ConvKernels &kernels();
 }
+#ifdef VISION3D_HAS_neon
+namespace neon {
+const ConvKernels &kernels();
+}
+#endif
 #ifdef VISION3D_HAS_avx2
 namespace avx2 {
 const ConvKernels &kernels();
@@ -22,37 +27,35 @@ const ConvKernels &kernels();
 }
 #endif
 
+std::vector<const ConvKernels *> kernel_levels() {
+    std::vector<const ConvKernels *> levels{&generic::kernels()};
+#ifdef VISION3D_HAS_neon
+    levels.push_back(&neon::kernels());
+#endif
+#ifdef VISION3D_HAS_avx2
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) levels.push_back(&avx2::kernels());
+#endif
+#ifdef VISION3D_HAS_avx512
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
+        levels.push_back(&avx512::kernels());
+#endif
+    return levels;
+}
+
 namespace {
 
-bool runs_avx2() {
-#ifdef VISION3D_HAS_avx2
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-    return false;
-#endif
-}
-
-bool runs_avx512() {
-#ifdef VISION3D_HAS_avx512
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
-#else
-    return false;
-#endif
-}
-
 const ConvKernels &choose() {
+    const std::vector<const ConvKernels *> levels = kernel_levels();
     const char *forced = std::getenv("VISION3D_CPU_ISA");
-    const std::string level = forced && *forced ? forced : runs_avx512() ? "avx512" : runs_avx2() ? "avx2" : "generic";
-    if (level == "generic") return generic::kernels();
-#ifdef VISION3D_HAS_avx2
-    if (level == "avx2" && runs_avx2()) return avx2::kernels();
-#endif
-#ifdef VISION3D_HAS_avx512
-    if (level == "avx512" && runs_avx512()) return avx512::kernels();
-#endif
-    throw std::invalid_argument("VISION3D_CPU_ISA=" + level + " is not a level this build and processor have; there are: generic" +
-                                (runs_avx2() ? ", avx2" : "") + (runs_avx512() ? ", avx512" : ""));
+    if (!forced || !*forced) return *levels.back();
+    std::string names;
+    for (const ConvKernels *level : levels) {
+        if (level->isa == std::string(forced)) return *level;
+        names += (names.empty() ? "" : ", ") + std::string(level->isa);
+    }
+    throw std::invalid_argument("VISION3D_CPU_ISA=" + std::string(forced) +
+                                " is not a level that this build and processor have; there are: " + names);
 }
 
 }  // namespace

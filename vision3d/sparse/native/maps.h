@@ -35,17 +35,20 @@ struct Map {
     Buffer<int32_t> in, out, block_in, block_out;
 };
 
+struct Scratch;
+
 /// Pairs as a merge finds them: rows of the outputs in chunks, list after list within a chunk.
 class PairChunks {
   public:
     PairChunks(int64_t lists, int64_t n_out, int64_t chunk_rows);
+    int64_t lists() const { return lists_; }
     int64_t chunk_rows() const { return chunk_rows_; }
     int64_t chunks() const { return static_cast<int64_t>(pairs_.size()); }
     int64_t begin(int64_t chunk) const { return chunk * chunk_rows_; }
     int64_t end(int64_t chunk) const { return begin(chunk + 1) < n_out_ ? begin(chunk + 1) : n_out_; }
 
-    /// Keeps a chunk's pairs (input row << 32 | output row): list l is pair[l * stride .. end[l]).
-    void keep(int64_t chunk, const int64_t *end, const uint64_t *pair, int64_t stride);
+    /// Keeps a chunk's pairs.
+    void keep(int64_t chunk, const Scratch &found);
 
     /// All lists in one piece, with their block tables.
     Map packed(int64_t n_in, int threads) const;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cstring>
 
 #include "maps.h"
+#include "maps_merge.h"
 #include "threads.h"
 
 namespace vision3d {
@@ -30,13 +30,14 @@ PairChunks::PairChunks(int64_t lists, int64_t n_out, int64_t chunk_rows)
     pairs_.resize(static_cast<size_t>(chunks));
 }
 
-void PairChunks::keep(int64_t chunk, const int64_t *end, const uint64_t *pair, int64_t stride) {
+void PairChunks::keep(int64_t chunk, const Scratch &found) {
     int64_t total = 0;
-    for (int64_t l = 0; l < lists_; ++l) total += count_[chunk * lists_ + l] = end[l] - l * stride;
+    for (int64_t l = 0; l < lists_; ++l) total += count_[chunk * lists_ + l] = found.end[l] - l * found.stride;
     if (total == 0) return;
     Buffer<uint64_t> pairs(total);
     uint64_t *to = pairs.data();
-    for (int64_t l = 0; l < lists_; ++l) to = std::copy(pair + l * stride, pair + end[l], to);
+    for (int64_t l = 0; l < lists_; ++l)
+        to = std::copy(found.pair.data() + l * found.stride, found.pair.data() + found.end[l], to);
     pairs_[chunk] = std::move(pairs);
 }
 

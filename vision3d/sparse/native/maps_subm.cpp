@@ -1,166 +1,160 @@
 // SPDX-License-Identifier: Apache-2.0
-// Submanifold maps by merging. For one row of kernel offsets (all that differ along the last axis only) the target key
-// of row i grows with i, so one pointer that only moves forward finds every neighbour.
+// Submanifold maps: the set against itself, for the kernel offsets after the centre.
 #include <algorithm>
-#include <limits>
 #include <stdexcept>
 
 #include "maps.h"
+#include "maps_merge.h"
 #include "threads.h"
 
 namespace vision3d {
 namespace {
 
-/// Neighbouring kernel offsets: list `list + j` looks for key + step + j, j = 0 .. width - 1.
-struct OffsetRow {
-    int64_t list, width;
-    uint64_t step;
+/// Neighbouring kernel offsets of one row of the kernel: list + j wants the place that lies at shift + j.
+struct OffsetSpan {
+    int64_t list, width, shift;
 };
 
-/// Rows of offsets after the centre that can meet anything at all.
+/// Kernel offsets that differ along the last axis only, with the way from a line's key to that of the line they want.
+struct OffsetRow {
+    uint64_t step;
+    std::vector<OffsetSpan> spans;
+};
+
+/// Rows of the offsets after the centre, without those that cannot meet anything.
 std::vector<OffsetRow> offset_rows(const Layout &layout, const Geometry &g) {
     std::vector<OffsetRow> rows;
-    const int64_t volume = g.volume(), last = g.axes - 1, kx = g.kernel[last];
-    for (int64_t k = volume / 2 / kx * kx; k < volume; k += kx) {
-        // Places of the row's first offset; the last axis is handled apart.
+    const int64_t volume = g.volume(), last = g.axes - 1, width = g.kernel[last];
+    const int64_t extent = layout.extent(static_cast<int>(last) + 1);
+    for (int64_t k = volume / 2 / width * width; k < volume; k += width) {
+        OffsetRow row{0, {}};
         bool inside = true;
-        uint64_t step = 0;
-        for (int64_t a = last - 1, rest = k / kx; a >= 0; --a) {
+        for (int64_t a = last - 1, rest = k / width; a >= 0; rest /= g.kernel[a--]) {
             const int64_t d = (rest % g.kernel[a] - g.kernel[a] / 2) * g.dilation[a];
-            rest /= g.kernel[a];
             const int column = static_cast<int>(a) + 1;
             inside = inside && d < layout.extent(column) && -d < layout.extent(column);
-            step += static_cast<uint64_t>(d) * static_cast<uint64_t>(layout.multiplier[column]);
+            row.step += static_cast<uint64_t>(d) * static_cast<uint64_t>(layout.multiplier[column]);
         }
-        if (!inside) continue;
-        const int64_t extent = layout.extent(static_cast<int>(last) + 1);
-        bool open = false;  // the previous offset is the left neighbour of this one
-        for (int64_t j = 0; j < kx; ++j) {
-            const int64_t d = (j - kx / 2) * g.dilation[last], list = k + j - volume / 2 - 1;
-            if (list < 0 || d >= extent || -d >= extent) continue;
-            if (open && g.dilation[last] == 1)
-                ++rows.back().width;
+        for (int64_t j = 0; j < width && inside; ++j) {
+            const int64_t shift = (j - width / 2) * g.dilation[last], list = k + j - volume / 2 - 1;
+            if (list < 0 || shift >= extent || -shift >= extent) continue;
+            if (!row.spans.empty() && g.dilation[last] == 1)
+                ++row.spans.back().width;
             else
-                rows.push_back({list, 1, step + static_cast<uint64_t>(d)});
-            open = true;
+                row.spans.push_back({list, 1, shift});
         }
+        if (!row.spans.empty()) rows.push_back(std::move(row));
     }
     return rows;
 }
 
-/// Keys counted from the first one, with room for a look ahead behind the last.
-template <typename Key>
-struct Stream {
-    Buffer<Key> key;
-    int64_t n;
+/// What one task knows of one row of offsets: the line it stands at, and the input row of every span.
+struct Pointers {
+    int64_t line;
+    std::vector<int64_t> row;
 };
 
-constexpr int64_t kAhead = 3;
-
 template <typename Key>
-Stream<Key> stream_of(const int64_t *keys, int64_t n, int threads) {
-    Stream<Key> s{Buffer<Key>(n + kAhead), n};
-    const Pieces pieces(n, threads, 1 << 15);
-    parallel_for(pieces.count, threads, [&](int64_t p) {
-        uint64_t descents = 0;
-        for (int64_t i = pieces.begin(p); i < pieces.end(p); ++i) {
-            descents |= static_cast<uint64_t>(keys[i] <= (i > 0 ? keys[i - 1] : -1));
-            s.key[i] = static_cast<Key>(static_cast<uint64_t>(keys[i]) - static_cast<uint64_t>(keys[0]));
-        }
-        if (descents) throw std::invalid_argument("keys must not be negative and must ascend strictly");
-    });
-    std::fill_n(s.key.data() + n, kAhead, std::numeric_limits<Key>::max());
-    return s;
-}
+class Merge {
+  public:
+    Merge(const Lines &lines, const Places<Key> &places, const std::vector<OffsetRow> &rows)
+        : lines_(lines), places_(places), rows_(rows) {}
 
-/// Pairs of a chunk: list l begins at pair[l * stride], end[l] is behind its last one. Input row above, output row below.
-struct Scratch {
-    int64_t stride;
-    Buffer<uint64_t> pair;
-    std::vector<int64_t> end;
+    /// Chunks [begin, end) of the outputs.
+    void run(int64_t begin, int64_t end, PairChunks &chunks) const {
+        Scratch scratch(chunks.lists(), chunks.chunk_rows());
+        std::vector<Pointers> pointers;
+        std::vector<Meeting<Key>> meetings;
+        int64_t line = std::upper_bound(lines_.first.data(), lines_.first.data() + lines_.count, chunks.begin(begin)) -
+                       lines_.first.data() - 1;
+        for (const OffsetRow &row : rows_) {
+            const uint64_t wanted = lines_.key[line] + row.step;
+            const uint64_t *found = std::lower_bound(lines_.key.data(), lines_.key.data() + lines_.count, wanted);
+            pointers.push_back({found - lines_.key.data(), {}});
+            for (const OffsetSpan &span : row.spans)
+                pointers.back().row.push_back(start(line, pointers.back().line, span, chunks.begin(begin)));
+        }
+        for (int64_t c = begin; c < end; ++c) {
+            scratch.clear();
+            for (size_t r = 0; r < rows_.size(); ++r) {
+                const int64_t next = meet(line, chunks.begin(c), chunks.end(c), rows_[r], pointers[r].line, meetings);
+                const OffsetRow &row = rows_[r];
+                int64_t shift = 0;
+                for (size_t s = 0; s < row.spans.size(); ++s) {
+                    for (Meeting<Key> &m : meetings) m.shift += static_cast<Key>(row.spans[s].shift - shift);
+                    shift = row.spans[s].shift;
+                    pointers[r].row[s] =
+                        merge_for<Key>(row.spans[s].width)(places_.place.data(), places_.place.data(), meetings,
+                                                           row.spans[s].list, row.spans[s].width, pointers[r].row[s], scratch);
+                }
+                if (r + 1 == rows_.size()) line = next;
+            }
+            chunks.keep(c, scratch);
+        }
+    }
+
+  private:
+    /// First input row for the outputs from `row` on: their line may have begun long before.
+    int64_t start(int64_t line, int64_t other, const OffsetSpan &span, int64_t row) const {
+        if (other == lines_.count) return lines_.n;
+        const Key wanted = static_cast<Key>(places_.place[row] + (other - line) * places_.pitch + span.shift);
+        const Key *place = places_.place.data();
+        return std::lower_bound(place + lines_.first[other], place + lines_.first[other + 1], wanted) - place;
+    }
+
+    /// The lines of output rows [begin, end), the first of which is `line`, that find the line they want; returns the
+    /// line of row `end`.
+    int64_t meet(int64_t line, int64_t begin, int64_t end, const OffsetRow &row, int64_t &pointer,
+                 std::vector<Meeting<Key>> &meetings) const {
+        const uint64_t *key = lines_.key.data();
+        const int32_t *first = lines_.first.data();
+        meetings.resize(static_cast<size_t>(end - begin) + 1);
+        Meeting<Key> *to = meetings.data();
+        int64_t p = pointer;
+        while (begin < end) {
+            const uint64_t wanted = key[line] + row.step;
+            while (key[p] < wanted) ++p;
+            const int64_t stop = std::min<int64_t>(end, first[line + 1]);
+            *to = {begin, stop, first[p], static_cast<Key>((p - line) * places_.pitch)};
+            to += key[p] == wanted;
+            begin = stop;
+            line += stop == first[line + 1];
+        }
+        pointer = p;
+        meetings.resize(static_cast<size_t>(to - meetings.data()));
+        return line;
+    }
+
+    const Lines &lines_;
+    const Places<Key> &places_;
+    const std::vector<OffsetRow> &rows_;
 };
 
-/// A chunk of outputs against W neighbouring offsets, from place p on; returns where the pointer stands. What is found is
-/// written without a branch: a word that is no pair is overwritten by the next.
-template <typename Key, int W>
-int64_t merge(const Stream<Key> &s, const OffsetRow &row, int64_t begin, int64_t end, int64_t p, Scratch &to) {
-    const Key *key = s.key.data();
-    const Key step = static_cast<Key>(row.step);
-    uint64_t *last[W];
-    for (int j = 0; j < W; ++j) last[j] = to.pair.data() + (row.list + j) * to.stride;
-    for (int64_t i = begin; i < end; ++i) {
-        const Key target = key[i] + step;
-        while (key[p] < target) ++p;
-        Key d[W];
-        for (int j = 0; j < W; ++j) d[j] = key[p + j] - target;
-        uint64_t word = static_cast<uint64_t>(p) << 32 | static_cast<uint64_t>(i);
-        for (int j = 0; j < W; ++j) {
-            uint64_t hit = 0;  // whether offset j has a neighbour; those before it took their places
-            for (int before = 0; before <= j; ++before) hit |= d[before] == static_cast<Key>(j);
-            *last[j] = word;
-            last[j] += hit;
-            word += hit << 32;
-        }
+template <typename Key>
+Map merged(const int64_t *keys, const Lines &lines, int64_t pitch, const std::vector<OffsetRow> &rows, int64_t lists,
+           int threads) {
+    const Places<Key> places(keys, lines, pitch, threads);
+    PairChunks chunks(lists, lines.n, chunk_rows_for(lists));
+    if (!rows.empty()) {
+        const Merge<Key> merge(lines, places, rows);
+        const Pieces pieces(chunks.chunks(), threads, 1);
+        parallel_for(pieces.count, threads,
+                     [&](int64_t piece) { merge.run(pieces.begin(piece), pieces.end(piece), chunks); });
     }
-    for (int j = 0; j < W; ++j) to.end[row.list + j] = last[j] - to.pair.data();
-    return p;
-}
-
-/// Any number of neighbouring offsets: visits the keys that are there, which are few when the row is wide.
-template <typename Key>
-int64_t merge_wide(const Stream<Key> &s, const OffsetRow &row, int64_t begin, int64_t end, int64_t p, Scratch &to) {
-    const Key *key = s.key.data();
-    const Key step = static_cast<Key>(row.step), width = static_cast<Key>(row.width);
-    for (int64_t i = begin; i < end; ++i) {
-        const Key target = key[i] + step;
-        while (key[p] < target) ++p;
-        for (int64_t q = p; key[q] - target < width; ++q)
-            to.pair[to.end[row.list + static_cast<int64_t>(key[q] - target)]++] =
-                static_cast<uint64_t>(q) << 32 | static_cast<uint64_t>(i);
-    }
-    return p;
-}
-
-template <typename Key>
-auto merge_for(int64_t width) {
-    return width == 1 ? merge<Key, 1> : width == 2 ? merge<Key, 2> : width == 3 ? merge<Key, 3> : merge_wide<Key>;
-}
-
-template <typename Key>
-Map merged(const int64_t *keys, int64_t n, const std::vector<OffsetRow> &rows, int64_t lists, int threads) {
-    const Stream<Key> s = stream_of<Key>(keys, n, threads);
-    const int64_t chunk_rows = std::max<int64_t>(kBlock, (1 << 15) / std::max<int64_t>(1, lists) / kBlock * kBlock);
-    PairChunks chunks(lists, n, chunk_rows);
-    const Pieces pieces(chunks.chunks(), threads, 1);
-    parallel_for(pieces.count, threads, [&](int64_t piece) {
-        Scratch to{chunk_rows + 1, {}, std::vector<int64_t>(static_cast<size_t>(lists), 0)};
-        to.pair = Buffer<uint64_t>(lists * to.stride);
-        std::vector<int64_t> at(rows.size());
-        const int64_t first = chunks.begin(pieces.begin(piece));
-        for (size_t r = 0; r < rows.size(); ++r) {
-            const Key target = static_cast<Key>(s.key[first] + static_cast<Key>(rows[r].step));
-            at[r] = std::lower_bound(s.key.data(), s.key.data() + n, target) - s.key.data();
-        }
-        for (int64_t c = pieces.begin(piece); c < pieces.end(piece); ++c) {
-            for (int64_t l = 0; l < lists; ++l) to.end[l] = l * to.stride;
-            for (size_t r = 0; r < rows.size(); ++r)
-                at[r] = merge_for<Key>(rows[r].width)(s, rows[r], chunks.begin(c), chunks.end(c), at[r], to);
-            chunks.keep(c, to.end.data(), to.pair.data(), to.stride);
-        }
-    });
-    return chunks.packed(n, threads);
+    return chunks.packed(lines.n, threads);
 }
 
 }  // namespace
 
 Map submanifold_map(const int64_t *keys, int64_t n, const Layout &layout, const Geometry &geometry, int threads) {
     const int64_t lists = geometry.volume() / 2;
+    const Lines lines(keys, n, layout, threads);
     const std::vector<OffsetRow> rows = n > 0 ? offset_rows(layout, geometry) : std::vector<OffsetRow>();
-    uint64_t reach = n > 0 ? static_cast<uint64_t>(keys[n - 1]) - static_cast<uint64_t>(keys[0]) : 0;
-    uint64_t furthest = 0;
-    for (const OffsetRow &row : rows) furthest = std::max(furthest, row.step + static_cast<uint64_t>(row.width));
-    if (reach < UINT32_MAX - 8 && furthest < UINT32_MAX - 8 - reach) return merged<uint32_t>(keys, n, rows, lists, threads);
-    return merged<uint64_t>(keys, n, rows, lists, threads);
+    // Places wanted run from 1 - extent to 2 * extent - 2, and a row of offsets looks that much further.
+    const int64_t pitch = 2 * lines.extent + std::min(geometry.kernel[geometry.axes - 1], 2 * lines.extent);
+    if (Places<int32_t>::fits(lines, pitch)) return merged<int32_t>(keys, lines, pitch, rows, lists, threads);
+    if (Places<int64_t>::fits(lines, pitch)) return merged<int64_t>(keys, lines, pitch, rows, lists, threads);
+    throw std::invalid_argument("coords have too many lines for their extent; split the cloud");
 }
 
 }  // namespace vision3d

@@ -71,4 +71,22 @@ template <typename T>
 void scatter_rows(const T *grad, const int32_t *source, int64_t count, int64_t rows, int64_t channels, T *out,
                   int threads);
 
+/// Rows ptr[b], ..., ptr[b + 1] - 1 belong to sample b; `ptr` runs from 0 to the number of rows.
+struct SampleRows {
+    const int64_t *ptr;
+    int64_t samples, channels;
+    int64_t groups;  // of channels, each normalised on its own
+    int threads;
+};
+
+/// out = (x - mean) * scale * weight + bias, mean and scale = 1 / sqrt(variance + eps) per sample and group (samples,
+/// groups), 0 for a sample without rows. weight and bias (channels) or nullptr.
+template <typename T>
+void sample_norm(const SampleRows &s, const T *x, const T *weight, const T *bias, double eps, T *out, T *mean, T *scale);
+
+/// Gradients of sample_norm for x (rows, channels), weight and bias (channels).
+template <typename T>
+void sample_norm_grad(const SampleRows &s, const T *grad, const T *x, const T *weight, const T *mean, const T *scale,
+                      T *grad_x, T *grad_weight, T *grad_bias);
+
 }  // namespace vision3d

@@ -15,9 +15,9 @@ namespace vision3d {
 namespace VISION3D_ISA {
 
 constexpr int kTileRows = 8;  // eight input pointers fit the integer registers
-#if defined(__AVX512F__)
+#if defined(VISION3D_AVX512)
 constexpr int kForwardRows = 8;
-#elif defined(__AVX2__)
+#elif defined(VISION3D_AVX2)
 constexpr int kForwardRows = 6;  // 6 x 2 sums, 2 weights and 1 input value: 15 of 16 registers
 #else
 constexpr int kForwardRows = 4;

@@ -56,9 +56,9 @@ void gradient_tail(int64_t rows, int64_t count, const T *x, int64_t ldx, const i
     }
 }
 
-#if defined(__AVX512F__)
+#if defined(VISION3D_AVX512)
 constexpr int kGradRows1 = 16, kGradRows2 = 8;  // input channels per tile, for one and two vectors of columns
-#elif defined(__AVX2__)
+#elif defined(VISION3D_AVX2)
 constexpr int kGradRows1 = 12, kGradRows2 = 6;
 #else
 constexpr int kGradRows1 = 4, kGradRows2 = 4;

@@ -4,9 +4,16 @@
 
 #include <cstdint>
 
-#if defined(__AVX512F__) || defined(__AVX2__)
+// The level called generic is plain C++ whatever the compiler's flags would allow.
+#if defined(VISION3D_PLAIN)
+#elif defined(__AVX512F__)
+#define VISION3D_AVX512
 #include <immintrin.h>
-#elif defined(__ARM_NEON)
+#elif defined(__AVX2__) && defined(__FMA__)
+#define VISION3D_AVX2
+#include <immintrin.h>
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#define VISION3D_NEON
 #include <arm_neon.h>
 #endif
 
@@ -30,7 +37,7 @@ VISION3D_INLINE void prefetch(const void *p) {
 #endif
 }
 
-#if defined(__AVX512F__)
+#if defined(VISION3D_AVX512)
 
 template <>
 struct Vec<float> {
@@ -58,7 +65,7 @@ struct Vec<double> {
     VISION3D_INLINE Vec max(Vec o) const { return {_mm512_max_pd(v, o.v)}; }
 };
 
-#elif defined(__AVX2__)
+#elif defined(VISION3D_AVX2)
 
 template <>
 struct Vec<float> {
@@ -86,7 +93,7 @@ struct Vec<double> {
     VISION3D_INLINE Vec max(Vec o) const { return {_mm256_max_pd(v, o.v)}; }
 };
 
-#elif defined(__ARM_NEON) && defined(__aarch64__)
+#elif defined(VISION3D_NEON)
 
 template <>
 struct Vec<float> {

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// The merge at the heart of every kernel map: outputs of a line against one line of inputs. The places wanted ascend
+// with the output row, so a pointer that only moves forward finds them.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "buffer.h"
+#include "maps_lines.h"
+
+namespace vision3d {
+
+/// Pairs of a chunk: list l begins at pair[l * stride], end[l] is behind its last one. Input row above, output row below.
+struct Scratch {
+    int64_t stride;
+    Buffer<uint64_t> pair;
+    std::vector<int64_t> end;
+
+    /// One word more per list than it has pairs: `merge` writes ahead.
+    Scratch(int64_t lists, int64_t chunk_rows)
+        : stride(chunk_rows + 1), pair(lists * stride), end(static_cast<size_t>(lists)) {}
+
+    void clear() {
+        for (size_t l = 0; l < end.size(); ++l) end[l] = static_cast<int64_t>(l) * stride;
+    }
+};
+
+/// Output rows [begin, end) want places target[row] + shift of the input line that begins at row `first`.
+template <typename Key>
+struct Meeting {
+    int64_t begin, end, first;
+    Key shift;
+};
+
+/// W neighbouring kernel offsets, lists list .. list + W - 1: target, target + 1, ... What is found is written without
+/// a branch: a word that is no pair is overwritten by the next. Returns where the pointer stands.
+template <typename Key, int W>
+int64_t merge(const Key *place, const Key *target, const std::vector<Meeting<Key>> &meetings, int64_t list, int64_t,
+              int64_t p, Scratch &to) {
+    uint64_t *last[W];
+    for (int j = 0; j < W; ++j) last[j] = to.pair.data() + to.end[list + j];
+    for (const Meeting<Key> &m : meetings) {
+        p = std::max(p, m.first);
+        for (int64_t i = m.begin; i < m.end; ++i) {
+            const Key wanted = target[i] + m.shift;
+            while (place[p] < wanted) ++p;
+            Key d[W];
+            for (int j = 0; j < W; ++j) d[j] = place[p + j] - wanted;
+            uint64_t word = static_cast<uint64_t>(p) << 32 | static_cast<uint64_t>(i);
+            for (int j = 0; j < W; ++j) {
+                uint64_t hit = 0;  // whether offset j has a neighbour; those before it took their places
+                for (int before = 0; before <= j; ++before) hit |= d[before] == static_cast<Key>(j);
+                *last[j] = word;
+                last[j] += hit;
+                word += hit << 32;
+            }
+        }
+    }
+    for (int j = 0; j < W; ++j) to.end[list + j] = last[j] - to.pair.data();
+    return p;
+}
+
+/// Any width: visits the inputs that are there, which are few when the row of offsets is wide.
+template <typename Key>
+int64_t merge_wide(const Key *place, const Key *target, const std::vector<Meeting<Key>> &meetings, int64_t list,
+                   int64_t width, int64_t p, Scratch &to) {
+    for (const Meeting<Key> &m : meetings) {
+        p = std::max(p, m.first);
+        for (int64_t i = m.begin; i < m.end; ++i) {
+            const Key wanted = target[i] + m.shift;
+            while (place[p] < wanted) ++p;
+            for (int64_t q = p; place[q] < wanted + static_cast<Key>(width); ++q)
+                to.pair[to.end[list + static_cast<int64_t>(place[q] - wanted)]++] =
+                    static_cast<uint64_t>(q) << 32 | static_cast<uint64_t>(i);
+        }
+    }
+    return p;
+}
+
+template <typename Key>
+auto merge_for(int64_t width) {
+    return width == 1 ? merge<Key, 1> : width == 2 ? merge<Key, 2> : width == 3 ? merge<Key, 3> : merge_wide<Key>;
+}
+
+/// Rows of one chunk: enough to pay for its start, few enough for its pairs to stay in the second-level cache.
+inline int64_t chunk_rows_for(int64_t lists) {
+    return std::max<int64_t>(kBlock, (1 << 15) / std::max<int64_t>(1, lists) / kBlock * kBlock);
+}
+
+}  // namespace vision3d
