@@ -11,6 +11,7 @@ import torch
 from grids import assert_close, grid
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vision3d import sparse
 from vision3d.sparse import SparseTensor, backend, functional
@@ -269,6 +270,18 @@ def test_threads_change_nothing() -> None:
         torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other))
+
+
+def test_checkpointing_recomputes_the_same(engine: str) -> None:
+    net = two_levels()[:5]
+    x = grid(3, 3, dtype=torch.float32).x
+    results = []
+    for checkpointed in (False, True):
+        feats = x.feats.clone().requires_grad_()
+        inside = x.replace(feats)
+        y = checkpoint(net, inside, use_reentrant=False) if checkpointed else net(inside)
+        results.append([y.feats, *torch.autograd.grad(y.feats.square().sum(), [feats, *net.parameters()])])
+    assert all(torch.equal(a, b) for a, b in zip(*results))
 
 
 def test_layers_of_every_number_of_axes() -> None:

@@ -42,7 +42,7 @@ class SparseSyncBatchNorm(SparseBatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
         self.process_group = process_group
 
-    def forward(self, x: SparseTensor | Tensor) -> SparseTensor | Tensor:
+    def forward(self, x: SparseTensor | Tensor) -> SparseTensor | Tensor:  # type: ignore[override]
         """(N, C) to (N, C) on the same sites."""
         alone = not distributed.is_initialized() or distributed.get_world_size(self.process_group) == 1
         if not self.training or alone or not isinstance(x, SparseTensor):

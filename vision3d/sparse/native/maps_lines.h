@@ -77,7 +77,7 @@ struct Places {
                     place[i] = static_cast<Key>(static_cast<uint64_t>(keys[i]) + shift);
             }
         });
-        std::fill_n(place.data() + lines.n, kAhead, std::numeric_limits<Key>::max());
+        std::fill_n(place.data() + lines.n, kAhead, std::numeric_limits<Key>::max() - pitch);
     }
 
     /// Whether places and kernel reach stay clear of the type's end.

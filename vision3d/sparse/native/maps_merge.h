@@ -33,17 +33,33 @@ struct Meeting {
     Key shift;
 };
 
-/// W neighbouring kernel offsets, lists list .. list + W - 1: target, target + 1, ... What is found is written without
-/// a branch: a word that is no pair is overwritten by the next. Returns where the pointer stands.
+template <typename Key>
+struct Meetings {
+    int64_t count = 0;
+    Buffer<Meeting<Key>> list;
+
+    explicit Meetings(int64_t most) : list(most) {}
+    const Meeting<Key> *begin() const { return list.data(); }
+    const Meeting<Key> *end() const { return list.data() + count; }
+};
+
+/// A row of kernel offsets: list + j wants the place at shift + j, j = 0 .. width - 1.
+struct OffsetSpan {
+    int64_t list, width, shift;
+};
+
+/// A span of W offsets, from input row p on; returns where this pointer stands. What is found is written without a
+/// branch: a word that is no pair is overwritten by the next.
 template <typename Key, int W>
-int64_t merge(const Key *place, const Key *target, const std::vector<Meeting<Key>> &meetings, int64_t list, int64_t,
-              int64_t p, Scratch &to) {
+int64_t merge(const Key *place, const Key *target, const Meetings<Key> &meetings, const OffsetSpan &span, int64_t p,
+              Scratch &to) {
     uint64_t *last[W];
-    for (int j = 0; j < W; ++j) last[j] = to.pair.data() + to.end[list + j];
+    for (int j = 0; j < W; ++j) last[j] = to.pair.data() + to.end[span.list + j];
     for (const Meeting<Key> &m : meetings) {
+        const Key shift = m.shift + static_cast<Key>(span.shift);
         p = std::max(p, m.first);
         for (int64_t i = m.begin; i < m.end; ++i) {
-            const Key wanted = target[i] + m.shift;
+            const Key wanted = target[i] + shift;
             while (place[p] < wanted) ++p;
             Key d[W];
             for (int j = 0; j < W; ++j) d[j] = place[p + j] - wanted;
@@ -57,21 +73,22 @@ int64_t merge(const Key *place, const Key *target, const std::vector<Meeting<Key
             }
         }
     }
-    for (int j = 0; j < W; ++j) to.end[list + j] = last[j] - to.pair.data();
+    for (int j = 0; j < W; ++j) to.end[span.list + j] = last[j] - to.pair.data();
     return p;
 }
 
 /// Any width: visits the inputs that are there, which are few when the row of offsets is wide.
 template <typename Key>
-int64_t merge_wide(const Key *place, const Key *target, const std::vector<Meeting<Key>> &meetings, int64_t list,
-                   int64_t width, int64_t p, Scratch &to) {
+int64_t merge_wide(const Key *place, const Key *target, const Meetings<Key> &meetings, const OffsetSpan &span,
+                   int64_t p, Scratch &to) {
     for (const Meeting<Key> &m : meetings) {
+        const Key shift = m.shift + static_cast<Key>(span.shift);
         p = std::max(p, m.first);
         for (int64_t i = m.begin; i < m.end; ++i) {
-            const Key wanted = target[i] + m.shift;
+            const Key wanted = target[i] + shift;
             while (place[p] < wanted) ++p;
-            for (int64_t q = p; place[q] < wanted + static_cast<Key>(width); ++q)
-                to.pair[to.end[list + static_cast<int64_t>(place[q] - wanted)]++] =
+            for (int64_t q = p; place[q] < wanted + static_cast<Key>(span.width); ++q)
+                to.pair[to.end[span.list + static_cast<int64_t>(place[q] - wanted)]++] =
                     static_cast<uint64_t>(q) << 32 | static_cast<uint64_t>(i);
         }
     }

@@ -1,138 +1,162 @@
 // SPDX-License-Identifier: Apache-2.0
-// Maps between two sorted sets. For one row of kernel offsets the inputs wanted ascend with the output row, so one
-// pointer that only moves forward finds them, line of outputs after line.
+// Maps between two sorted sets: a strided or transposed layer, or a prescribed output set.
 #include <algorithm>
 #include <stdexcept>
 
 #include "maps.h"
+#include "maps_merge.h"
 #include "threads.h"
 
 namespace vision3d {
 namespace {
 
-/// Kernel offsets that differ along the last axis only: lists list .. list + width - 1.
+/// Kernel offsets that differ along the last axis only.
 struct OffsetRow {
-    int64_t list, width;
-    Axes shift;  // k * dilation - padding of the first offset
+    int64_t list;  // of the first offset
+    Axes shift;    // k * dilation - padding, along all axes but the last
 };
 
 std::vector<OffsetRow> offset_rows(const Geometry &g) {
     std::vector<OffsetRow> rows;
     const int64_t volume = g.volume(), last = g.axes - 1;
-    const int64_t width = g.dilation[last] == 1 ? g.kernel[last] : 1;
-    for (int64_t k = 0; k < volume; k += width) {
-        OffsetRow row{k, width, {}};
-        for (int64_t a = last, rest = k; a >= 0; rest /= g.kernel[a--])
+    for (int64_t k = 0; k < volume; k += g.kernel[last]) {
+        OffsetRow row{k, {}};
+        for (int64_t a = last - 1, rest = k / g.kernel[last]; a >= 0; rest /= g.kernel[a--])
             row.shift[a] = rest % g.kernel[a] * g.dilation[a] - g.padding[a];
         rows.push_back(row);
     }
     return rows;
 }
 
-/// Output rows that differ along the last axis only.
-struct Line {
+/// Output rows of a chunk that differ along the last axis only.
+struct OutputLine {
     int64_t begin, end;
 };
 
-struct Merge {
-    const int64_t *keys;
-    int64_t n_in, last_batch;
-    const Layout &layout;
-    const Rows &out;
-    const Geometry &geometry;
-
-    bool ascends(int64_t row) const {
-        const int32_t *a = out.data + (row - 1) * out.columns, *b = a + out.columns;
-        return std::lexicographical_compare(a, b, b, b + out.columns);
+template <typename Key>
+class PairMerge {
+  public:
+    PairMerge(const Lines &lines, const Places<Key> &places, const Layout &layout, const Rows &out, const Geometry &g)
+        : lines_(lines), places_(places), layout_(layout), out_(out), geometry_(g), rows_(offset_rows(g)) {
+        last_batch_ = static_cast<int64_t>(lines.key[lines.count - 1] / static_cast<uint64_t>(layout.multiplier[0]));
     }
 
-    void lines_of(int64_t begin, int64_t end, std::vector<Line> &lines) const {
+    /// Chunks [begin, end) of the outputs.
+    void run(int64_t begin, int64_t end, PairChunks &chunks) const {
+        const int64_t last = geometry_.axes - 1, kernel = geometry_.kernel[last];
+        const int64_t width = geometry_.dilation[last] == 1 ? kernel : 1;
+        Scratch scratch(chunks.lists(), chunks.chunk_rows());
+        Meetings<Key> meetings(chunks.chunk_rows() + 1);
+        Buffer<Key> targets(chunks.chunk_rows());
+        std::vector<OutputLine> lines;
+        std::vector<int64_t> line_at(rows_.size() * kernel / width, -1), row_at(line_at.size(), 0);
+        for (int64_t c = begin; c < end; ++c) {
+            scratch.clear();
+            const int64_t first = chunks.begin(c);
+            output_lines(first, chunks.end(c), lines);
+            for (int64_t j = 0, pointer = 0; j < kernel; j += width) {
+                write_targets(first, chunks.end(c), j * geometry_.dilation[last] - geometry_.padding[last], width, targets.data());
+                for (const OffsetRow &row : rows_) {
+                    meet(lines, row, line_at[pointer], meetings);
+                    // Pointers of a task that begins within a line run once from the line's start.
+                    row_at[pointer] = merge_for<Key>(width)(places_.place.data(), targets.data() - first, meetings,
+                                                            {row.list + j, width, 0}, row_at[pointer], scratch);
+                    ++pointer;
+                }
+            }
+            chunks.keep(c, scratch);
+        }
+    }
+
+  private:
+    const int32_t *site(int64_t row) const { return out_.data + row * out_.columns; }
+
+    void output_lines(int64_t begin, int64_t end, std::vector<OutputLine> &lines) const {
+        const int last = out_.columns - 1;
         lines.clear();
         for (int64_t i = begin; i < end; ++i) {
-            const int32_t *site = out.data + i * out.columns;
-            if (i > 0 && !ascends(i)) throw std::invalid_argument("output coords must be sorted and unique");
-            if (i == begin || !std::equal(site - out.columns, site - 1, site)) lines.push_back({i, i});
+            const int32_t *now = site(i);
+            int c = 0;  // first column that differs from the row before
+            if (i > 0) {
+                const int32_t *before = now - out_.columns;
+                while (c < last && now[c] == before[c]) ++c;
+                if (now[c] <= before[c]) throw std::invalid_argument("output coords must ascend strictly");
+            }
+            if (c < last || i == begin) lines.push_back({i, i});
             lines.back().end = i + 1;
         }
     }
 
-    /// Key of the input line that this line of outputs meets, its last place being 0; -1 when it cannot exist.
-    int64_t line_key(const Line &line, const OffsetRow &row) const {
-        const int32_t *site = out.data + line.begin * out.columns;
-        const int64_t batch = site[0] - layout.low[0];
-        if (batch < 0 || batch > last_batch) return -1;
-        int64_t key = batch * layout.multiplier[0];
-        for (int a = 0; a + 1 < geometry.axes; ++a) {
-            const int64_t place = site[a + 1] * geometry.stride[a] + row.shift[a] - layout.low[a + 1];
-            if (place < 0 || place >= layout.extent(a + 1)) return -1;
-            key += place * layout.multiplier[a + 1];
+    /// Places along the input line, those outside moved next to it: they cannot match, and still ascend.
+    void write_targets(int64_t begin, int64_t end, int64_t shift, int64_t width, Key *targets) const {
+        const int last = out_.columns - 1;
+        const int64_t stride = geometry_.stride[last - 1], low = layout_.low[last];
+        for (int64_t i = begin; i < end; ++i)
+            targets[i - begin] = static_cast<Key>(std::clamp(site(i)[last] * stride + shift - low, -width, lines_.extent));
+    }
+
+    /// Key of the input line that a line of outputs wants, or -1 when it cannot exist.
+    int64_t wanted_line(const int32_t *out, const OffsetRow &row) const {
+        const int64_t batch = out[0] - layout_.low[0];
+        if (batch < 0 || batch > last_batch_) return -1;
+        int64_t key = batch * layout_.multiplier[0];
+        for (int a = 0; a + 1 < geometry_.axes; ++a) {
+            const int64_t place = out[a + 1] * geometry_.stride[a] + row.shift[a] - layout_.low[a + 1];
+            if (place < 0 || place >= layout_.extent(a + 1)) return -1;
+            key += place * layout_.multiplier[a + 1];
         }
         return key;
     }
 
-    /// First key from p on that is not below `wanted`.
-    int64_t advance(int64_t p, int64_t wanted) const {
-        int64_t step = 1;
-        while (p + step <= n_in && keys[p + step - 1] < wanted) {
-            p += step;
-            step *= 2;
+    /// The lines of outputs that find the line they want. `pointer`: the line reached, -1 before the first.
+    void meet(const std::vector<OutputLine> &lines, const OffsetRow &row, int64_t &pointer, Meetings<Key> &found) const {
+        const uint64_t *key = lines_.key.data();
+        Meeting<Key> *to = found.list.data();
+        for (const OutputLine &line : lines) {
+            const int64_t wanted = wanted_line(site(line.begin), row);
+            if (wanted < 0) continue;
+            const uint64_t target = static_cast<uint64_t>(wanted);
+            if (pointer < 0) pointer = std::lower_bound(key, key + lines_.count, target) - key;
+            while (key[pointer] < target) ++pointer;
+            *to = {line.begin, line.end, lines_.first[pointer], static_cast<Key>(pointer * places_.pitch)};
+            to += key[pointer] == target;
         }
-        return std::lower_bound(keys + p, keys + std::min(n_in, p + step), wanted) - keys;
+        found.count = to - found.list.data();
     }
 
-    /// Appends the pairs of one line and one row of offsets; returns where the pointer stands.
-    template <typename Emit>
-    int64_t line(const Line &line, const OffsetRow &row, int64_t p, const Emit &emit) const {
-        const int64_t base = line_key(line, row);
-        if (base < 0) return p;
-        const int last = geometry.axes - 1;
-        const int64_t extent = last >= 0 ? layout.extent(last + 1) : 1;
-        const int64_t low = row.shift[last] - layout.low[last + 1];
-        bool placed = false;
-        for (int64_t i = line.begin; i < line.end; ++i) {
-            const int64_t place = out.data[i * out.columns + last + 1] * geometry.stride[last] + low;
-            const int64_t from = std::max<int64_t>(place, 0), to = std::min(place + row.width, extent);
-            if (to <= 0) continue;
-            if (from >= extent) break;
-            if (!placed) p = advance(p, base + from);
-            placed = true;
-            while (p < n_in && keys[p] < base + from) ++p;
-            for (int64_t q = p; q < n_in && keys[q] < base + to; ++q) emit(row.list + keys[q] - base - place, q, i);
-        }
-        return p;
-    }
+    const Lines &lines_;
+    const Places<Key> &places_;
+    const Layout &layout_;
+    const Rows &out_;
+    const Geometry &geometry_;
+    const std::vector<OffsetRow> rows_;
+    int64_t last_batch_;
 };
+
+template <typename Key>
+Map merged(const int64_t *keys, const Lines &lines, int64_t pitch, const Layout &layout, const Rows &out,
+           const Geometry &geometry, int threads) {
+    PairChunks chunks(geometry.volume(), out.n, chunk_rows_for(geometry.volume()));
+    if (lines.n > 0) {
+        const Places<Key> places(keys, lines, pitch, threads);
+        const PairMerge<Key> merge(lines, places, layout, out, geometry);
+        const Pieces pieces(chunks.chunks(), threads, 1);
+        parallel_for(pieces.count, threads,
+                     [&](int64_t piece) { merge.run(pieces.begin(piece), pieces.end(piece), chunks); });
+    }
+    return chunks.packed(lines.n, threads);
+}
 
 }  // namespace
 
 Map pair_map(const int64_t *in_keys, int64_t n_in, const Layout &in_layout, const Rows &out, const Geometry &geometry,
              int threads) {
-    for (int64_t i = 0; i < n_in; ++i)
-        if (in_keys[i] <= (i > 0 ? in_keys[i - 1] : -1))
-            throw std::invalid_argument("keys must not be negative and must ascend strictly");
-    const int64_t lists = geometry.volume();
-    const std::vector<OffsetRow> rows = offset_rows(geometry);
-    const Merge merge{in_keys, n_in, n_in > 0 ? in_keys[n_in - 1] / in_layout.multiplier[0] : -1, in_layout, out, geometry};
-    const int64_t chunk_rows = std::max<int64_t>(kBlock, (1 << 15) / lists / kBlock * kBlock), stride = chunk_rows;
-    PairChunks chunks(lists, out.n, chunk_rows);
-    const Pieces pieces(chunks.chunks(), threads, 1);
-    parallel_for(pieces.count, threads, [&](int64_t piece) {
-        Buffer<uint64_t> pair(lists * stride);
-        std::vector<int64_t> end(static_cast<size_t>(lists));
-        std::vector<int64_t> at(rows.size(), 0);
-        std::vector<Line> lines;
-        const auto emit = [&](int64_t list, int64_t row_in, int64_t row_out) {
-            pair[end[list]++] = static_cast<uint64_t>(row_in) << 32 | static_cast<uint64_t>(row_out);
-        };
-        for (int64_t c = pieces.begin(piece); c < pieces.end(piece); ++c) {
-            for (int64_t l = 0; l < lists; ++l) end[l] = l * stride;
-            merge.lines_of(chunks.begin(c), chunks.end(c), lines);
-            for (size_t r = 0; r < rows.size(); ++r)
-                for (const Line &line : lines) at[r] = merge.line(line, rows[r], at[r], emit);
-            chunks.keep(c, end.data(), pair.data(), stride);
-        }
-    });
-    return chunks.packed(n_in, threads);
+    const Lines lines(in_keys, n_in, in_layout, threads);
+    // Places wanted run from -width to extent, and a row of offsets looks width further.
+    const int64_t pitch = lines.extent + 2 * geometry.kernel[geometry.axes - 1] + 2;
+    if (Places<int32_t>::fits(lines, pitch)) return merged<int32_t>(in_keys, lines, pitch, in_layout, out, geometry, threads);
+    if (Places<int64_t>::fits(lines, pitch)) return merged<int64_t>(in_keys, lines, pitch, in_layout, out, geometry, threads);
+    throw std::invalid_argument("coords have too many lines for their extent; split the cloud");
 }
 
 }  // namespace vision3d

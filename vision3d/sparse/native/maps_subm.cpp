@@ -10,11 +10,6 @@
 namespace vision3d {
 namespace {
 
-/// Neighbouring kernel offsets of one row of the kernel: list + j wants the place that lies at shift + j.
-struct OffsetSpan {
-    int64_t list, width, shift;
-};
-
 /// Kernel offsets that differ along the last axis only, with the way from a line's key to that of the line they want.
 struct OffsetRow {
     uint64_t step;
@@ -64,7 +59,7 @@ class Merge {
     void run(int64_t begin, int64_t end, PairChunks &chunks) const {
         Scratch scratch(chunks.lists(), chunks.chunk_rows());
         std::vector<Pointers> pointers;
-        std::vector<Meeting<Key>> meetings;
+        Meetings<Key> meetings(chunks.chunk_rows() + 1);
         int64_t line = std::upper_bound(lines_.first.data(), lines_.first.data() + lines_.count, chunks.begin(begin)) -
                        lines_.first.data() - 1;
         for (const OffsetRow &row : rows_) {
@@ -72,31 +67,27 @@ class Merge {
             const uint64_t *found = std::lower_bound(lines_.key.data(), lines_.key.data() + lines_.count, wanted);
             pointers.push_back({found - lines_.key.data(), {}});
             for (const OffsetSpan &span : row.spans)
-                pointers.back().row.push_back(start(line, pointers.back().line, span, chunks.begin(begin)));
+                pointers.back().row.push_back(*found == wanted ? start(line, pointers.back().line, span, chunks.begin(begin)) : 0);
         }
         for (int64_t c = begin; c < end; ++c) {
             scratch.clear();
+            int64_t next = line;
             for (size_t r = 0; r < rows_.size(); ++r) {
-                const int64_t next = meet(line, chunks.begin(c), chunks.end(c), rows_[r], pointers[r].line, meetings);
-                const OffsetRow &row = rows_[r];
-                int64_t shift = 0;
-                for (size_t s = 0; s < row.spans.size(); ++s) {
-                    for (Meeting<Key> &m : meetings) m.shift += static_cast<Key>(row.spans[s].shift - shift);
-                    shift = row.spans[s].shift;
-                    pointers[r].row[s] =
-                        merge_for<Key>(row.spans[s].width)(places_.place.data(), places_.place.data(), meetings,
-                                                           row.spans[s].list, row.spans[s].width, pointers[r].row[s], scratch);
+                next = meet(line, chunks.begin(c), chunks.end(c), rows_[r].step, pointers[r].line, meetings);
+                for (size_t s = 0; s < rows_[r].spans.size(); ++s) {
+                    const OffsetSpan &span = rows_[r].spans[s];
+                    int64_t &at = pointers[r].row[s];
+                    at = merge_for<Key>(span.width)(places_.place.data(), places_.place.data(), meetings, span, at, scratch);
                 }
-                if (r + 1 == rows_.size()) line = next;
             }
+            line = next;
             chunks.keep(c, scratch);
         }
     }
 
   private:
-    /// First input row for the outputs from `row` on: their line may have begun long before.
+    /// First row of line `other` for the outputs from `row` on: their line may have begun long before.
     int64_t start(int64_t line, int64_t other, const OffsetSpan &span, int64_t row) const {
-        if (other == lines_.count) return lines_.n;
         const Key wanted = static_cast<Key>(places_.place[row] + (other - line) * places_.pitch + span.shift);
         const Key *place = places_.place.data();
         return std::lower_bound(place + lines_.first[other], place + lines_.first[other + 1], wanted) - place;
@@ -104,15 +95,13 @@ class Merge {
 
     /// The lines of output rows [begin, end), the first of which is `line`, that find the line they want; returns the
     /// line of row `end`.
-    int64_t meet(int64_t line, int64_t begin, int64_t end, const OffsetRow &row, int64_t &pointer,
-                 std::vector<Meeting<Key>> &meetings) const {
+    int64_t meet(int64_t line, int64_t begin, int64_t end, uint64_t step, int64_t &pointer, Meetings<Key> &found) const {
         const uint64_t *key = lines_.key.data();
         const int32_t *first = lines_.first.data();
-        meetings.resize(static_cast<size_t>(end - begin) + 1);
-        Meeting<Key> *to = meetings.data();
+        Meeting<Key> *to = found.list.data();
         int64_t p = pointer;
         while (begin < end) {
-            const uint64_t wanted = key[line] + row.step;
+            const uint64_t wanted = key[line] + step;
             while (key[p] < wanted) ++p;
             const int64_t stop = std::min<int64_t>(end, first[line + 1]);
             *to = {begin, stop, first[p], static_cast<Key>((p - line) * places_.pitch)};
@@ -121,7 +110,7 @@ class Merge {
             line += stop == first[line + 1];
         }
         pointer = p;
-        meetings.resize(static_cast<size_t>(to - meetings.data()));
+        found.count = to - found.list.data();
         return line;
     }
 

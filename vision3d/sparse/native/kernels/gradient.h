@@ -74,7 +74,7 @@ void gradient_direct(const GradArgs<T> &a, const T *feats, const T *grad_out, in
     const int64_t ldx = a.groups * a.cin, ldy = a.groups * a.cout;
     for (int64_t p0 = 0; p0 < count; p0 += kPanelPairs) {
         const int64_t n = std::min(kPanelPairs, count - p0);
-        if (fetch) prefetch_rows(std::min(kPanelPairs, count - p0 - n), feats, ldx, in + p0 + n, a.cin);
+        const int64_t next = fetch ? std::min(kPanelPairs, count - p0 - n) : 0;
         for (int64_t j0 = 0; j0 < a.cout;) {
             const bool wide = a.cout - j0 >= 2 * W;
             const T *y = grad_out + j0;
@@ -83,6 +83,11 @@ void gradient_direct(const GradArgs<T> &a, const T *feats, const T *grad_out, in
                 const int64_t c0 = a.cin * tile / tiles, rows = a.cin * (tile + 1) / tiles - c0;
                 const T *x = feats + c0;
                 T *to = grad + c0 * a.cout + j0;
+                if (j0 == 0) {
+                    const int64_t from = next * tile / tiles, share = next * (tile + 1) / tiles - from;
+                    prefetch_rows(share, feats, ldx, in + p0 + n + from, a.cin);
+                    prefetch_rows(share, grad_out, ldy, out + p0 + n + from, a.cout);
+                }
                 if (wide)
                     gradient_tail<T, 2, false, kGradRows2>(rows, n, x, ldx, in + p0, y, ldy, out + p0, to, a.cout);
                 else
