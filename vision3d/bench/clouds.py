@@ -76,7 +76,7 @@ def from_file(path: Path, voxel_m: float) -> Tensor:
     try:
         if path.suffix == ".bin":
             columns = 5 if path.name.endswith(".pcd.bin") else 6 if path.name.startswith("scene") else 4
-            points = np.fromfile(path, np.float32).reshape(-1, columns)
+            points = np.frombuffer(path.read_bytes(), np.float32).reshape(-1, columns)
         elif path.suffix in (".npy", ".npz"):
             loaded = np.load(path, allow_pickle=False)
             points = loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
@@ -113,6 +113,10 @@ def _ray_box(rays: Points, low: Points, high: Points) -> Points:
 
 
 def _sites(points_xyz: Points, voxel_m: float, rng: np.random.Generator) -> Tensor:
-    cells = np.unique(np.floor(points_xyz[:, ::-1] / voxel_m).astype(np.int32), axis=0)
+    cells = np.floor(points_xyz[:, ::-1] / voxel_m).astype(np.int64)
+    low = cells.min(0, initial=0)
+    extent = cells.max(0, initial=0) - low + 1
+    numbers = np.unique(np.ravel_multi_index(tuple((cells - low).T), tuple(extent)))
+    cells = np.stack(np.unravel_index(numbers, tuple(extent)), 1) + low
     rng.shuffle(cells)
-    return torch.from_numpy(np.concatenate([np.zeros((len(cells), 1), np.int32), cells], 1))
+    return torch.from_numpy(np.concatenate([np.zeros((len(cells), 1), np.int64), cells], 1).astype(np.int32))

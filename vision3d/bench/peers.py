@@ -8,6 +8,7 @@ kernel map, forward, and a training step (forward and both gradients).
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -106,15 +107,19 @@ class Spconv:
 
     def subm3(self, coords: Tensor, channels: int) -> Actions:
         """Actions on (N, 4) int32 coordinates."""
-        import spconv.pytorch as spconv
-        from spconv.core import ConvAlgo
-        from spconv.pytorch import ops
+        with warnings.catch_warnings():
+            # Its helpers use calls that Python and torch deprecate.
+            warnings.simplefilter("ignore")
+            import spconv.pytorch as spconv
+            from spconv.core import ConvAlgo
+            from spconv.pytorch import ops
 
         # Its backward asks for a CUDA stream even on the CPU; there is none, and nobody uses the answer.
         if not torch.cuda.is_available():
             ops.get_current_stream = lambda: 0
         low = coords[:, 1:].amin(0)
-        indices = coords.clone()
+        # It reads rows that are not contiguous wrongly, and says nothing.
+        indices = coords.clone(memory_format=torch.contiguous_format)
         indices[:, 1:] -= low
         shape = (indices[:, 1:].amax(0) + 1).tolist()
         layer = spconv.SubMConv3d(channels, channels, 3, bias=False, indice_key="map", algo=ConvAlgo.Native)

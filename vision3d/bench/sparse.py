@@ -92,7 +92,7 @@ def chart(document: Mapping[str, Any], action: str = "forward") -> Chart:
 def _steps(plan: Plan, more: Mapping[str, Tensor]) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
     """What is measured, in order: a line for the user, and the measurement."""
     room = clouds.room()
-    turns = 3 if plan.quick else plan.turns
+    turns = min(3, plan.turns) if plan.quick else plan.turns
     scenes = {"room": room} if plan.quick else {"room": room, "lidar": clouds.lidar_sweep(), "ball": clouds.ball()}
     channels = (16, 32) if plan.quick else questions.CHANNELS
     for threads in plan.threads:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from vision3d.sparse import _native
+from vision3d.sparse.backends.operators import differentiable, fake, operator
 from vision3d.sparse.kernel_map import KernelMap
 
 _WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 
 
-@torch.library.custom_op("vision3d::gconv", mutates_args=(), device_types="cpu")
+@operator("gconv")
 def gconv(
     feats: Tensor,
     weight: Tensor,
@@ -57,13 +58,13 @@ def gconv(
     return out.to(dtype)
 
 
-@gconv.register_fake
+@fake(gconv)
 def _(feats, weight, bias, pair_in, pair_out, list_ptr, block_in, block_out, n_out, mirrored, groups, transpose_weight, relu):  # type: ignore[no-untyped-def]  # fmt: skip
     channels = weight.shape[1] * groups if transpose_weight else weight.shape[2]
     return feats.new_empty((n_out, channels))
 
 
-@torch.library.custom_op("vision3d::gconv_grad", mutates_args=(), device_types="cpu")
+@operator("gconv_grad")
 def gconv_grad(
     feats: Tensor,
     grad_out: Tensor,
@@ -96,42 +97,60 @@ def gconv_grad(
     return grad.to(dtype)
 
 
-@gconv_grad.register_fake
+@fake(gconv_grad)
 def _(feats, grad_out, pair_in, pair_out, list_ptr, block_in, block_out, volume, mirrored, groups):  # type: ignore[no-untyped-def]
     return feats.new_empty((volume, feats.shape[1] // groups, grad_out.shape[1]))
 
 
 def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    feats, weight, bias, *tables, n_out, mirrored, groups, transpose_weight, relu = inputs
-    ctx.mirrored, ctx.groups, ctx.relu, ctx.transpose_weight = mirrored, groups, relu, transpose_weight
+    feats, weight, bias, *tables, _, ctx.mirrored, ctx.groups, ctx.transposed, ctx.relu = inputs
     ctx.has_bias = bias is not None
-    ctx.save_for_backward(feats, weight, output if relu else None, *tables)
+    ctx.save_for_backward(feats, weight, output if ctx.relu else None, *tables)
 
 
 def _backward(ctx, grad):  # type: ignore[no-untyped-def]
-    if ctx.transpose_weight:
-        raise NotImplementedError(
-            "second derivatives of a sparse convolution are not available; use the reference backend"
-        )
-    feats, weight, output, pair_in, pair_out, list_ptr, block_in, block_out = ctx.saved_tensors
+    """A convolution is linear in features and in weight, so its derivatives are convolutions of the same map, and theirs
+    as well."""
+    feats, weight, output, *tables = ctx.saved_tensors
     if ctx.relu:
         grad = grad * (output > 0)
+    swapped = _swapped(*tables)
     grad_feats = grad_weight = grad_bias = None
     if ctx.needs_input_grad[0]:
-        grad_feats = gconv(
-            grad, weight, None, pair_out, pair_in, list_ptr, block_out, block_in,
-            feats.shape[0], ctx.mirrored, ctx.groups, True, False,
-        )  # fmt: skip
+        form = (ctx.mirrored, ctx.groups, not ctx.transposed, False)
+        grad_feats = gconv(grad, weight, None, *swapped, feats.shape[0], *form)
     if ctx.needs_input_grad[1]:
-        grad_weight = gconv_grad(
-            feats, grad, pair_in, pair_out, list_ptr, block_in, block_out, weight.shape[0], ctx.mirrored, ctx.groups
-        )
+        sides = (grad, feats, *swapped) if ctx.transposed else (feats, grad, *tables)
+        grad_weight = gconv_grad(*sides, weight.shape[0], ctx.mirrored, ctx.groups)
     if ctx.has_bias and ctx.needs_input_grad[2]:
         grad_bias = grad.sum(0)
     return (grad_feats, grad_weight, grad_bias, *(None,) * 10)
 
 
-gconv.register_autograd(_backward, setup_context=_setup)
+def _grad_setup(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    feats, grad_out, *tables, _, ctx.mirrored, ctx.groups = inputs
+    ctx.save_for_backward(feats, grad_out, *tables)
+
+
+def _grad_backward(ctx, grad):  # type: ignore[no-untyped-def]
+    """``grad`` has the shape of a weight, and stands where the weight stood."""
+    feats, grad_out, *tables = ctx.saved_tensors
+    form = (ctx.mirrored, ctx.groups)
+    grad_feats = grad_grad_out = None
+    if ctx.needs_input_grad[0]:
+        grad_feats = gconv(grad_out, grad, None, *_swapped(*tables), feats.shape[0], *form, True, False)
+    if ctx.needs_input_grad[1]:
+        grad_grad_out = gconv(feats, grad, None, *tables, grad_out.shape[0], *form, False, False)
+    return (grad_feats, grad_grad_out, *(None,) * 8)
+
+
+def _swapped(pair_in, pair_out, list_ptr, block_in, block_out):  # type: ignore[no-untyped-def]
+    """The tables of the map read from its other side."""
+    return pair_out, pair_in, list_ptr, block_out, block_in
+
+
+differentiable(gconv, _backward, _setup)
+differentiable(gconv_grad, _grad_backward, _grad_setup)
 
 
 def conv(

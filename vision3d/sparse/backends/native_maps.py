@@ -15,37 +15,38 @@ from torch import Tensor
 
 from vision3d.sparse import _native
 from vision3d.sparse.backends.base import SortedCoords, UniqueCoords
+from vision3d.sparse.backends.operators import fake, operator
 from vision3d.sparse.kernel_map import BLOCK_ROWS, KernelMap
 
 
-@torch.library.custom_op("vision3d::sort_coords", mutates_args=(), device_types="cpu")
+@operator("sort_coords")
 def _sort_coords(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return _native.sort_coords(_int32(coords), torch.get_num_threads())
 
 
-@_sort_coords.register_fake
+@fake(_sort_coords)
 def _(coords):  # type: ignore[no-untyped-def]
     rows, columns = coords.shape
     long = coords.new_empty(rows, dtype=torch.int64)
     return coords.new_empty((rows, columns)), long, torch.empty_like(long), _fake_layout(coords)
 
 
-@torch.library.custom_op("vision3d::index_sorted", mutates_args=(), device_types="cpu")
+@operator("index_sorted")
 def _index_sorted(coords: Tensor) -> tuple[Tensor, Tensor]:
     return _native.index_sorted(_int32(coords), torch.get_num_threads())
 
 
-@_index_sorted.register_fake
+@fake(_index_sorted)
 def _(coords):  # type: ignore[no-untyped-def]
     return coords.new_empty(coords.shape[0], dtype=torch.int64), _fake_layout(coords)
 
 
-@torch.library.custom_op("vision3d::unique_coords", mutates_args=(), device_types="cpu")
+@operator("unique_coords")
 def _unique_coords(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     return _native.unique_coords(_int32(coords), torch.get_num_threads())
 
 
-@_unique_coords.register_fake
+@fake(_unique_coords)
 def _(coords):  # type: ignore[no-untyped-def]
     rows, columns = coords.shape
     found = torch.library.get_ctx().new_dynamic_size()
@@ -60,29 +61,29 @@ def _(coords):  # type: ignore[no-untyped-def]
     )
 
 
-@torch.library.custom_op("vision3d::lookup", mutates_args=(), device_types="cpu")
+@operator("lookup")
 def _lookup(keys: Tensor, layout: Tensor, coords: Tensor) -> Tensor:
     return _native.lookup(_int64(keys), _int64(layout), _int32(coords), torch.get_num_threads())
 
 
-@_lookup.register_fake
+@fake(_lookup)
 def _(keys, layout, coords):  # type: ignore[no-untyped-def]
     return coords.new_empty(coords.shape[0], dtype=torch.int64)
 
 
-@torch.library.custom_op("vision3d::subm_map", mutates_args=(), device_types="cpu")
+@operator("subm_map")
 def _subm_map(
     keys: Tensor, layout: Tensor, kernel_size: Sequence[int], dilation: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return _native.subm_map(_int64(keys), _int64(layout), kernel_size, dilation, torch.get_num_threads())
 
 
-@_subm_map.register_fake
+@fake(_subm_map)
 def _(keys, layout, kernel_size, dilation):  # type: ignore[no-untyped-def]
     return _fake_map(keys, keys.shape[0], keys.shape[0], prod(kernel_size) // 2)
 
 
-@torch.library.custom_op("vision3d::pair_map", mutates_args=(), device_types="cpu")
+@operator("pair_map")
 def _pair_map(
     in_keys: Tensor,
     in_layout: Tensor,
@@ -98,12 +99,12 @@ def _pair_map(
     )  # fmt: skip
 
 
-@_pair_map.register_fake
+@fake(_pair_map)
 def _(in_keys, in_layout, out_coords, kernel_size, stride, padding, dilation):  # type: ignore[no-untyped-def]
     return _fake_map(in_keys, in_keys.shape[0], out_coords.shape[0], prod(kernel_size))
 
 
-@torch.library.custom_op("vision3d::output_sites", mutates_args=(), device_types="cpu")
+@operator("output_sites")
 def _output_sites(
     coords: Tensor,
     kernel_size: Sequence[int],
@@ -118,7 +119,7 @@ def _output_sites(
     )
 
 
-@_output_sites.register_fake
+@fake(_output_sites)
 def _(coords, kernel_size, stride, padding, dilation, out_shape, transposed):  # type: ignore[no-untyped-def]
     return coords.new_empty((torch.library.get_ctx().new_dynamic_size(), coords.shape[1]))
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vision3d.sparse import _native
+from vision3d.sparse.backends.operators import differentiable, fake, operator
 from vision3d.sparse.backends.reference import ReferenceBackend
 
 _WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
@@ -16,7 +17,7 @@ def _widened(values: Tensor) -> Tensor:
     return values.to(_WIDE.get(values.dtype, values.dtype)).contiguous()
 
 
-@torch.library.custom_op("vision3d::sample_norm", mutates_args=(), device_types="cpu")
+@operator("sample_norm")
 def norm(
     feats: Tensor, ptr: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -30,14 +31,14 @@ def norm(
     return out.to(feats.dtype), mean, scale
 
 
-@norm.register_fake
+@fake(norm)
 def _(feats, ptr, groups, weight, bias, eps):  # type: ignore[no-untyped-def]
     wide = _WIDE.get(feats.dtype, feats.dtype)
     shape = (ptr.shape[0] - 1, groups)
     return feats.new_empty(feats.shape), feats.new_empty(shape, dtype=wide), feats.new_empty(shape, dtype=wide)
 
 
-@torch.library.custom_op("vision3d::sample_norm_grad", mutates_args=(), device_types="cpu")
+@operator("sample_norm_grad")
 def norm_grad(
     grad: Tensor,
     feats: Tensor,
@@ -59,7 +60,7 @@ def norm_grad(
     return grad_feats.to(feats.dtype), grad_weight, grad_bias
 
 
-@norm_grad.register_fake
+@fake(norm_grad)
 def _(grad, feats, ptr, groups, weight, mean, scale, eps):  # type: ignore[no-untyped-def]
     return feats.new_empty(feats.shape), mean.new_empty(feats.shape[1]), mean.new_empty(feats.shape[1])
 
@@ -102,8 +103,8 @@ def _grad_backward(ctx, *outer):  # type: ignore[no-untyped-def]
     return second[0], second[1], None, None, second[2] if weight is not None else None, None, None, None
 
 
-norm.register_autograd(_backward, setup_context=_setup)
-norm_grad.register_autograd(_grad_backward, setup_context=_grad_setup)
+differentiable(norm, _backward, _setup)
+differentiable(norm_grad, _grad_backward, _grad_setup)
 
 
 def sample_norm(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vision3d.sparse import _native
+from vision3d.sparse.backends.operators import differentiable, fake, operator
 from vision3d.sparse.kernel_map import KernelMap
 
 _WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
@@ -20,7 +21,7 @@ def _widened(values: Tensor) -> Tensor:
     return values.to(_WIDE.get(values.dtype, values.dtype)).contiguous()
 
 
-@torch.library.custom_op("vision3d::pool_sum", mutates_args=(), device_types="cpu")
+@operator("pool_sum")
 def pool_sum(
     feats: Tensor,
     pair_in: Tensor,
@@ -40,7 +41,7 @@ def pool_sum(
     return out.to(feats.dtype)
 
 
-@pool_sum.register_fake
+@fake(pool_sum)
 def _(feats, pair_in, pair_out, list_ptr, block_in, block_out, n_out, volume, mirrored):  # type: ignore[no-untyped-def]
     return feats.new_empty((n_out, feats.shape[1]))
 
@@ -57,10 +58,10 @@ def _pool_sum_backward(ctx, grad):  # type: ignore[no-untyped-def]
     return (grad, *(None,) * 8)
 
 
-pool_sum.register_autograd(_pool_sum_backward, setup_context=_pool_sum_setup)
+differentiable(pool_sum, _pool_sum_backward, _pool_sum_setup)
 
 
-@torch.library.custom_op("vision3d::pool_max", mutates_args=(), device_types="cpu")
+@operator("pool_max")
 def pool_max(
     feats: Tensor,
     pair_in: Tensor,
@@ -84,13 +85,13 @@ def pool_max(
     return out.to(feats.dtype), source
 
 
-@pool_max.register_fake
+@fake(pool_max)
 def _(feats, pair_in, pair_out, list_ptr, block_in, block_out, n_out, volume, mirrored, keep_source):  # type: ignore[no-untyped-def]
     rows = n_out if keep_source else 0
     return feats.new_empty((n_out, feats.shape[1])), feats.new_empty((rows, feats.shape[1]), dtype=torch.int32)
 
 
-@torch.library.custom_op("vision3d::scatter_rows", mutates_args=(), device_types="cpu")
+@operator("scatter_rows")
 def scatter_rows(grad: Tensor, source: Tensor, n: int) -> Tensor:
     """(n, C): ``out[source[s, c], c] += grad[s, c]``; negative sources are skipped."""
     wide = _widened(grad)
@@ -99,7 +100,7 @@ def scatter_rows(grad: Tensor, source: Tensor, n: int) -> Tensor:
     return out.to(grad.dtype)
 
 
-@scatter_rows.register_fake
+@fake(scatter_rows)
 def _(grad, source, n):  # type: ignore[no-untyped-def]
     return grad.new_empty((n, grad.shape[1]))
 
@@ -116,7 +117,7 @@ def _scatter_backward(ctx, grad):  # type: ignore[no-untyped-def]
     return grad.gather(0, source.clamp(min=0).long()).masked_fill(source < 0, 0), None, None
 
 
-scatter_rows.register_autograd(_scatter_backward, setup_context=_scatter_setup)
+differentiable(scatter_rows, _scatter_backward, _scatter_setup)
 
 
 def _max_setup(ctx, inputs, output):  # type: ignore[no-untyped-def]
@@ -134,10 +135,10 @@ def _max_backward(ctx, grad, _):  # type: ignore[no-untyped-def]
     return (scatter_rows(grad, source, ctx.n), *(None,) * ctx.unused)
 
 
-pool_max.register_autograd(_max_backward, setup_context=_max_setup)
+differentiable(pool_max, _max_backward, _max_setup)
 
 
-@torch.library.custom_op("vision3d::segment_reduce", mutates_args=(), device_types="cpu")
+@operator("segment_reduce")
 def reduce_rows(values: Tensor, order: Tensor, ptr: Tensor, mode: str) -> Tensor:
     """(S, C): "sum", "mean" or "first" of ``values[order[ptr[s]:ptr[s + 1]]]``."""
     wide = _widened(values)
@@ -146,12 +147,12 @@ def reduce_rows(values: Tensor, order: Tensor, ptr: Tensor, mode: str) -> Tensor
     return out.to(values.dtype)
 
 
-@reduce_rows.register_fake
+@fake(reduce_rows)
 def _(values, order, ptr, mode):  # type: ignore[no-untyped-def]
     return values.new_empty((ptr.shape[0] - 1, values.shape[1]))
 
 
-@torch.library.custom_op("vision3d::segment_spread", mutates_args=(), device_types="cpu")
+@operator("segment_spread")
 def spread_rows(grad: Tensor, order: Tensor, ptr: Tensor, n: int, mode: str) -> Tensor:
     """(n, C): the adjoint of ``segment_reduce``."""
     wide = _widened(grad)
@@ -160,7 +161,7 @@ def spread_rows(grad: Tensor, order: Tensor, ptr: Tensor, n: int, mode: str) -> 
     return out.to(grad.dtype)
 
 
-@spread_rows.register_fake
+@fake(spread_rows)
 def _(grad, order, ptr, n, mode):  # type: ignore[no-untyped-def]
     return grad.new_empty((n, grad.shape[1]))
 
@@ -186,11 +187,11 @@ def _spread_backward(ctx, grad):  # type: ignore[no-untyped-def]
     return reduce_rows(grad, order, ptr, ctx.mode), None, None, None, None
 
 
-reduce_rows.register_autograd(_reduce_backward, setup_context=_reduce_setup)
-spread_rows.register_autograd(_spread_backward, setup_context=_spread_setup)
+differentiable(reduce_rows, _reduce_backward, _reduce_setup)
+differentiable(spread_rows, _spread_backward, _spread_setup)
 
 
-@torch.library.custom_op("vision3d::segment_max", mutates_args=(), device_types="cpu")
+@operator("segment_max")
 def max_rows(values: Tensor, order: Tensor, ptr: Tensor, keep_source: bool) -> tuple[Tensor, Tensor]:
     """(S, C) largest values per segment, and the rows they came from, as in ``pool_max``."""
     wide = _widened(values)
@@ -200,14 +201,14 @@ def max_rows(values: Tensor, order: Tensor, ptr: Tensor, keep_source: bool) -> t
     return out.to(values.dtype), source
 
 
-@max_rows.register_fake
+@fake(max_rows)
 def _(values, order, ptr, keep_source):  # type: ignore[no-untyped-def]
     segments = ptr.shape[0] - 1
     rows = segments if keep_source else 0
     return values.new_empty((segments, values.shape[1])), values.new_empty((rows, values.shape[1]), dtype=torch.int32)
 
 
-max_rows.register_autograd(_max_backward, setup_context=_max_setup)
+differentiable(max_rows, _max_backward, _max_setup)
 
 
 def pool(feats: Tensor, kernel_map: KernelMap, mode: str) -> Tensor:

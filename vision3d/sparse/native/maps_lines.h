@@ -11,6 +11,7 @@
 
 #include "buffer.h"
 #include "keys.h"
+#include "maps_merge.h"
 #include "threads.h"
 
 namespace vision3d {
@@ -59,30 +60,34 @@ struct Lines {
     }
 };
 
-/// Rows counted along all lines laid end to end, with gaps so wide that no kernel reaches from one line into the next.
+/// Inputs counted along all lines laid end to end, with gaps so wide that no kernel reaches from one line into another.
 template <typename Key>
 struct Places {
-    Key pitch;          // from line to line
-    Buffer<Key> place;  // (n + kAhead), the last ones larger than any
+    int64_t margin, pitch;  // before the first place of a line; from line to line
+    Buffer<Key> place;      // (n + kAhead), the last ones larger than any
 
-    static constexpr int64_t kAhead = 3;
-
-    Places(const int64_t *keys, const Lines &lines, int64_t pitch_, int threads)
-        : pitch(static_cast<Key>(pitch_)), place(lines.n + kAhead) {
+    Places(const int64_t *keys, const Lines &lines, int64_t width, int threads)
+        : margin(width), pitch(pitch_for(lines, width)), place(lines.n + kAhead) {
         const Pieces pieces(lines.count, threads, 1 << 11);
         parallel_for(pieces.count, threads, [&](int64_t p) {
             for (int64_t l = pieces.begin(p); l < pieces.end(p); ++l) {
-                const uint64_t shift = static_cast<uint64_t>(l) * static_cast<uint64_t>(pitch_) - lines.key[l];
+                const uint64_t shift = static_cast<uint64_t>(start(l)) - lines.key[l];
                 for (int64_t i = lines.first[l]; i < lines.first[l + 1]; ++i)
                     place[i] = static_cast<Key>(static_cast<uint64_t>(keys[i]) + shift);
             }
         });
-        std::fill_n(place.data() + lines.n, kAhead, std::numeric_limits<Key>::max() - pitch);
+        std::fill_n(place.data() + lines.n, kAhead, std::numeric_limits<Key>::max());
     }
 
-    /// Whether places and kernel reach stay clear of the type's end.
-    static bool fits(const Lines &lines, int64_t pitch) {
-        return lines.count + 2 < static_cast<int64_t>(std::numeric_limits<Key>::max() / pitch);
+    int64_t start(int64_t line) const { return margin + line * pitch; }
+
+    /// Places wanted run from -width to extent, and a span looks width further.
+    static int64_t pitch_for(const Lines &lines, int64_t width) { return lines.extent + 2 * width + 2; }
+
+    /// Whether all places and those wanted have room in the type.
+    static bool fits(const Lines &lines, int64_t width) {
+        constexpr uint64_t most = std::numeric_limits<Key>::max() / 2;
+        return static_cast<uint64_t>(lines.count) + 2 < most / static_cast<uint64_t>(pitch_for(lines, width));
     }
 };
 

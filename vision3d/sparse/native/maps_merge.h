@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The merge at the heart of every kernel map: outputs of a line against one line of inputs. The places wanted ascend
-// with the output row, so a pointer that only moves forward finds them.
+// The merge at the heart of every kernel map. The places that the outputs want ascend with the output row, as the
+// places of the inputs do, so a pointer that only moves forward finds them. Places are unsigned numbers.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "buffer.h"
-#include "maps_lines.h"
+#include "maps.h"
 
 namespace vision3d {
 
@@ -26,7 +27,9 @@ struct Scratch {
     }
 };
 
-/// Output rows [begin, end) want places target[row] + shift of the input line that begins at row `first`.
+constexpr int64_t kAhead = 3;  // places behind the last input that a merge may look at
+
+/// Output rows [begin, end) want places target[row] + shift, at input rows not before `first`.
 template <typename Key>
 struct Meeting {
     int64_t begin, end, first;
@@ -81,15 +84,18 @@ int64_t merge(const Key *place, const Key *target, const Meetings<Key> &meetings
 template <typename Key>
 int64_t merge_wide(const Key *place, const Key *target, const Meetings<Key> &meetings, const OffsetSpan &span,
                    int64_t p, Scratch &to) {
+    const Key width = static_cast<Key>(span.width);
+    uint64_t *pair = to.pair.data();
+    int64_t *end = to.end.data() + span.list;
     for (const Meeting<Key> &m : meetings) {
         const Key shift = m.shift + static_cast<Key>(span.shift);
+        const int64_t stop = m.end;
         p = std::max(p, m.first);
-        for (int64_t i = m.begin; i < m.end; ++i) {
+        for (int64_t i = m.begin; i < stop; ++i) {
             const Key wanted = target[i] + shift;
             while (place[p] < wanted) ++p;
-            for (int64_t q = p; place[q] < wanted + static_cast<Key>(span.width); ++q)
-                to.pair[to.end[span.list + static_cast<int64_t>(place[q] - wanted)]++] =
-                    static_cast<uint64_t>(q) << 32 | static_cast<uint64_t>(i);
+            for (int64_t q = p; place[q] - wanted < width; ++q)
+                pair[end[place[q] - wanted]++] = static_cast<uint64_t>(q) << 32 | static_cast<uint64_t>(i);
         }
     }
     return p;

@@ -4,7 +4,7 @@
 #include <stdexcept>
 
 #include "maps.h"
-#include "maps_merge.h"
+#include "maps_lines.h"
 #include "threads.h"
 
 namespace vision3d {
@@ -87,7 +87,8 @@ class PairMerge {
         }
     }
 
-    /// Places along the input line, those outside moved next to it: they cannot match, and still ascend.
+    /// Places along the input line, those outside moved next to it: they cannot match, and still ascend. Negative ones
+    /// wrap; the start of a line, which is added, brings them back.
     void write_targets(int64_t begin, int64_t end, int64_t shift, int64_t width, Key *targets) const {
         const int last = out_.columns - 1;
         const int64_t stride = geometry_.stride[last - 1], low = layout_.low[last];
@@ -118,7 +119,7 @@ class PairMerge {
             const uint64_t target = static_cast<uint64_t>(wanted);
             if (pointer < 0) pointer = std::lower_bound(key, key + lines_.count, target) - key;
             while (key[pointer] < target) ++pointer;
-            *to = {line.begin, line.end, lines_.first[pointer], static_cast<Key>(pointer * places_.pitch)};
+            *to = {line.begin, line.end, lines_.first[pointer], static_cast<Key>(places_.start(pointer))};
             to += key[pointer] == target;
         }
         found.count = to - found.list.data();
@@ -134,11 +135,11 @@ class PairMerge {
 };
 
 template <typename Key>
-Map merged(const int64_t *keys, const Lines &lines, int64_t pitch, const Layout &layout, const Rows &out,
+Map merged(const int64_t *keys, const Lines &lines, int64_t width, const Layout &layout, const Rows &out,
            const Geometry &geometry, int threads) {
     PairChunks chunks(geometry.volume(), out.n, chunk_rows_for(geometry.volume()));
     if (lines.n > 0) {
-        const Places<Key> places(keys, lines, pitch, threads);
+        const Places<Key> places(keys, lines, width, threads);
         const PairMerge<Key> merge(lines, places, layout, out, geometry);
         const Pieces pieces(chunks.chunks(), threads, 1);
         parallel_for(pieces.count, threads,
@@ -152,10 +153,9 @@ Map merged(const int64_t *keys, const Lines &lines, int64_t pitch, const Layout 
 Map pair_map(const int64_t *in_keys, int64_t n_in, const Layout &in_layout, const Rows &out, const Geometry &geometry,
              int threads) {
     const Lines lines(in_keys, n_in, in_layout, threads);
-    // Places wanted run from -width to extent, and a row of offsets looks width further.
-    const int64_t pitch = lines.extent + 2 * geometry.kernel[geometry.axes - 1] + 2;
-    if (Places<int32_t>::fits(lines, pitch)) return merged<int32_t>(in_keys, lines, pitch, in_layout, out, geometry, threads);
-    if (Places<int64_t>::fits(lines, pitch)) return merged<int64_t>(in_keys, lines, pitch, in_layout, out, geometry, threads);
+    const int64_t width = geometry.kernel[geometry.axes - 1];
+    if (Places<uint32_t>::fits(lines, width)) return merged<uint32_t>(in_keys, lines, width, in_layout, out, geometry, threads);
+    if (Places<uint64_t>::fits(lines, width)) return merged<uint64_t>(in_keys, lines, width, in_layout, out, geometry, threads);
     throw std::invalid_argument("coords have too many lines for their extent; split the cloud");
 }
 

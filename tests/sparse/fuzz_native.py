@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fuzzes the engine: random, malformed, adversarial calls, each of which must return or raise a plain Python error.
+
+A crash ends the process; run it on a build with sanitizers, where reading one byte too many is a crash as well::
+
+    python tests/sparse/fuzz_native.py --cases 100000 --seed 1 [--module build/asan/_native.so]
+
+``--first`` continues elsewhere, ``--cases 1 --first N --verbose`` repeats one case. The same seed makes the same calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import faulthandler
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__" and "--module" in sys.argv:
+    import native_module
+
+    native_module.use(sys.argv[sys.argv.index("--module") + 1])
+
+import torch
+from fuzz_values import DTYPES, EXTREMES, OTHERS, Source, spoiled, spoiled_map
+from torch import Tensor, nn
+
+from vision3d import sparse
+from vision3d.sparse import CoordinateSet, KernelMap, SparseTensor, _native, functional
+from vision3d.sparse.backends import native_conv, native_maps, native_reduce
+
+#: What a wrong call may raise. AttributeError is what an object of another kind (a list for a tensor) leads to, and
+#: RuntimeError torch's own word, for a tensor that it cannot make; the report counts each name apart.
+ALLOWED = (ValueError, TypeError, IndexError, MemoryError, OverflowError, NotImplementedError, AttributeError, RuntimeError)
+SECONDS_PER_CASE = 120
+
+
+def native_arguments(s: Source, name: str) -> list[Any]:
+    """A correct call of a function of the compiled module."""
+    threads = s.choice((1, 1, 2, 3))
+    coords = s.sites()
+    ndim = coords.shape[1] - 1
+    if name in ("sort_coords", "unique_coords", "index_sorted"):
+        return [s.cloud() if s.chance(0.5) else coords, threads]
+    keys, layout = _native.index_sorted(coords, 1)
+    if name == "lookup":
+        return [keys, layout, s.cloud(ndim) if s.chance(0.5) else s.sites(ndim), threads]
+    kernel = [s.choice((1, 3, 3, 5, 7)) for _ in range(ndim)]
+    dilation = [s.choice((1, 1, 2, 3)) for _ in range(ndim)]
+    if name == "subm_map":
+        return [keys, layout, kernel, dilation, threads]
+    kernel = [s.choice((1, 2, 2, 3, 3, 4)) for _ in range(ndim)]
+    stride = [s.choice((1, 2, 2, 3, 7)) for _ in range(ndim)]
+    padding = [s.choice((0, 0, 1, 2, -3)) for _ in range(ndim)]
+    if name == "output_sites":
+        shape = [s.choice((1, 4, 9, 100)) for _ in range(ndim)] if s.chance(0.5) else None
+        return [coords, kernel, stride, padding, dilation, shape, s.chance(0.5), threads]
+    if name == "pair_map":
+        return [keys, layout, s.sites(ndim), kernel, stride, padding, dilation, threads]
+    return _arithmetic_arguments(s, name, _some_map(s), threads)
+
+
+def _some_map(s: Source) -> KernelMap:
+    coords = s.sites()
+    ndim = coords.shape[1] - 1
+    keys, layout = native_maps.index_sorted(coords)
+    ones, zeros = (1,) * ndim, (0,) * ndim
+    if s.chance(0.5):
+        return native_maps.subm_map(keys, layout, tuple(s.choice((1, 3, 3, 5)) for _ in ones), ones)
+    kernel, stride = tuple(s.choice((1, 2, 3)) for _ in ones), tuple(s.choice((1, 2, 3)) for _ in ones)
+    out = native_maps.strided_coords(coords, kernel, stride, zeros, ones, None)
+    found = native_maps.pair_map(coords, keys, layout, out, kernel, stride, zeros, ones)
+    return found.transposed() if s.chance(0.3) else found
+
+
+def _arithmetic_arguments(s: Source, name: str, m: KernelMap, threads: int) -> list[Any]:
+    dtype = s.choice((torch.float32, torch.float32, torch.float64))
+    groups, inner, outer = s.choice(((1, 4, 4), (1, 1, 1), (1, 3, 17), (1, 16, 40), (2, 3, 5), (5, 1, 1), (33, 1, 1)))
+    cin, cout = groups * inner, groups * outer
+    tables = [m.pair_in, m.pair_out, m.list_ptr, m.block_in, m.block_out]
+    feats, out = s.values(m.n_in, cin, dtype=dtype), torch.empty((m.n_out, cout), dtype=dtype)
+    if name == "conv":
+        back = s.chance(0.3)
+        weight = s.values(m.volume, outer if back else inner, cin if back else cout, dtype=dtype)
+        bias = s.values(cout, dtype=dtype) if s.chance(0.5) else None
+        return [feats, weight, bias, *tables, m.mirrored, groups, back, s.chance(0.5), out, threads]
+    if name == "conv_grad":
+        grad = torch.empty((m.volume, inner, cout), dtype=dtype)
+        return [feats, s.values(m.n_out, cout, dtype=dtype), *tables, m.mirrored, groups, grad, threads]
+    out = torch.empty((m.n_out, cin), dtype=dtype)
+    source = torch.empty((m.n_out, cin), dtype=torch.int32)
+    if name == "pool":
+        source = source if s.chance(0.5) else None
+        return [feats, *tables, m.volume, m.mirrored, s.chance(0.5), out, source, threads]
+    segments = s.below(20)
+    ptr = torch.sort(torch.randint(0, len(feats) + 1, (segments + 1,), generator=s.generator)).values
+    order = torch.randperm(len(feats), generator=s.generator)
+    reduced = torch.empty((segments, cin), dtype=dtype)
+    mode = s.choice(("sum", "mean", "first"))
+    if name == "segment_reduce":
+        return [feats, order, ptr, mode, reduced, threads]
+    if name == "segment_max":
+        source = torch.empty((segments, cin), dtype=torch.int32)
+        return [feats, order, ptr, reduced, source if s.chance(0.5) else None, threads]
+    if name == "segment_spread":
+        return [s.values(segments, cin, dtype=dtype), order, ptr, mode, torch.empty_like(feats), threads]
+    if name == "scatter_rows":
+        rows = torch.randint(-1, max(m.n_in, 1), (segments, cin), generator=s.generator).int()
+        return [s.values(segments, cin, dtype=dtype), rows, torch.empty_like(feats), threads]
+    ptr[0], ptr[-1] = 0, len(feats)
+    weight, bias = s.values(cin, dtype=dtype), s.values(cin, dtype=dtype)
+    table = torch.zeros((segments, groups), dtype=dtype)
+    if name == "sample_norm":
+        return [feats, ptr, groups, weight, bias, 1e-5, torch.empty_like(feats), table, table.clone(), threads]
+    assert name == "sample_norm_grad", name
+    outs = (torch.empty_like(feats), weight.clone(), bias.clone())
+    return [s.values(*feats.shape, dtype=dtype), feats, ptr, groups, weight, table, table + 1, *outs, threads]
+
+
+NATIVE = sorted(
+    name for name in dir(_native) if callable(getattr(_native, name)) and not name.startswith(("_", "isa"))
+)
+
+
+def fuzz_module(s: Source) -> None:
+    """A function of the compiled module with none to three arguments spoiled, or exchanged for another argument."""
+    name = s.choice(NATIVE)
+    arguments = native_arguments(s, name)
+    for _ in range(s.choice((0, 1, 1, 1, 2, 3))):
+        at = s.below(len(arguments))
+        arguments[at] = s.choice(arguments) if s.chance(0.07) else spoiled(s, arguments[at])
+    getattr(_native, name)(*arguments)
+
+
+def fuzz_huge_kernel(s: Source) -> None:
+    """Maps and sites of kernels and dilations of any size."""
+    sites = CoordinateSet.from_coords(s.sites())
+    many = (1, 3, 5, 31, 1001, 2**19 + 1, 2**20 - 1, 2**31 - 1, 2**31, 2**62 + 1)
+    axes = range(sites.ndim)
+    kernel = tuple(s.choice(many) if s.chance(0.4) else s.choice((1, 3)) for _ in axes)
+    volume = 1
+    for k in kernel:
+        volume *= k
+    if 5000 < volume <= 2**20 and s.chance(0.98):
+        return
+    steps = [tuple(s.choice((1, 2, 5, 2**31 - 1, 2**31, 2**40)) for _ in axes) for _ in range(3)]
+    if s.chance(0.5):
+        sites.subm_map(kernel, steps[0])
+    elif s.chance(0.5):
+        sites.strided(kernel, steps[0], steps[1], steps[2])
+    elif s.chance(0.5):
+        sites.transposed(kernel, steps[0], steps[1], steps[2], (0,) * sites.ndim)
+    else:
+        sites.map_to(CoordinateSet.from_coords(s.sites(sites.ndim)), kernel, steps[0], steps[1], steps[2])
+
+
+def fuzz_tensor(s: Source) -> None:
+    """Construction of sparse tensors, and what can be asked of one."""
+    coords: Any = s.cloud() if s.chance(0.6) else s.sites()
+    feats: Any = s.values(len(coords), s.choice((1, 4, 0)), dtype=s.choice(DTYPES[:4]))
+    if s.chance(0.4):
+        coords = spoiled(s, coords)
+    if s.chance(0.2):
+        feats = spoiled(s, feats)
+    options: dict[str, Any] = {}
+    for name, low, high in (("spatial_shape", 1, 40), ("stride", 1, 4), ("batch_size", 0, 5)):
+        if s.chance(0.3):
+            options[name] = s.number(low, high, 0.2) if name == "batch_size" else s.axes(3, low, high, 0.2)
+    x = SparseTensor(coords, feats, assume_sorted_unique=s.chance(0.3), **options)
+    assert x.coords.shape[0] == x.feats.shape[0] == len(x)
+    repr(x)
+    task = s.below(7)
+    if task == 0:
+        x[s.number(-3, 5)]
+    elif task == 1:
+        x[s.number(-3, 5, 0.1) : s.number(-3, 5, 0.1)]
+    elif task == 2:
+        x.prune(spoiled(s, torch.rand(len(x), generator=s.generator) < 0.5))
+    elif task == 3:
+        x.union(s.tensor(x.ndim, x.n_channels))
+    elif task == 4:
+        sparse.cat([x, s.tensor(x.ndim)], s.number(0, 1, 0.1))
+    elif task == 5:
+        x.sites.rows_of(spoiled(s, s.cloud(x.ndim)))
+    else:
+        _ = x + s.choice((x, 2.5, x.feats, torch.ones(x.n_channels), s.tensor(), *OTHERS))
+
+
+def _layer(s: Source, ndim: int) -> nn.Module:
+    channels = s.choice((4, 4, 4, 3, 8))
+    geometry = (s.axes(ndim, 1, 3), s.axes(ndim, 1, 3), s.axes(ndim, 0, 2, 0.02))
+    groups = s.choice((1, 1, 1, 2, 4))
+    kind = s.choice(("SubMConv", "SparseConv", "SparseConv", "SparseConvTranspose", "SparseInverseConv"))
+    made = getattr(sparse, f"{kind}{ndim}d")
+    if kind == "SubMConv":
+        return made(channels, s.choice((4, 16)), geometry[0], s.axes(ndim, 1, 2), groups=groups)
+    options = {"dilation": s.axes(ndim, 1, 2)}
+    if kind == "SparseConv":
+        options["out_rule"] = s.choice(("dense", "dense", "floor", "?"))
+    return made(channels, s.choice((4, 16)), *geometry, groups=groups, **options)
+
+
+def fuzz_layers(s: Source) -> None:
+    """Two layers one after the other, other or prescribed sets, and the backward pass."""
+    x = s.tensor(dtype=s.choice((torch.float32, torch.float32, torch.float32, torch.float64, torch.bfloat16)))
+    x.requires_grad_()
+    layer = _layer(s, x.ndim if s.chance(0.95) else s.choice((1, 2, 3, 4)))
+    if s.chance(0.3):
+        layer.to(x.dtype)
+    other: Any = x if s.chance(0.3) else s.tensor(x.ndim if s.chance(0.9) else None)
+    arguments = {} if s.chance(0.6) else {"like" if "Inverse" in type(layer).__name__ else "sites": other}
+    out = layer(x, **arguments) if not isinstance(layer, sparse.SubMConv3d) else layer(x)
+    if s.chance(0.5):
+        out = _layer(s, out.ndim)(out, **({} if s.chance(0.7) else {"sites": x}))
+    out.sorted_feats.float().square().sum().backward()
+
+
+def fuzz_pools(s: Source) -> None:
+    """Pools, norms and upsampling."""
+    x = s.tensor(channels=s.choice((1, 4, 17)), dtype=s.choice(DTYPES[:4]))
+    x.requires_grad_()
+    geometry = (s.axes(x.ndim, 1, 3), s.axes(x.ndim, 1, 3), s.axes(x.ndim, 0, 2))
+    kind = s.below(7)
+    out: Any
+    if kind <= 1:
+        out = functional.max_pool(x, *geometry, out_rule=s.choice(("dense", "floor")))
+    elif kind <= 3:
+        out = functional.avg_pool(x, *geometry, sites=s.tensor(x.ndim) if s.chance(0.3) else None)
+    elif kind == 4:
+        out = functional.upsample(x, geometry[0], like=s.tensor() if s.chance(0.5) else None)
+    elif kind == 5:
+        norms = (sparse.SparseInstanceNorm(4), sparse.SparseGroupNorm(2, 4), sparse.SparseGRN(4))
+        out = s.choice((*norms, sparse.SparseLayerNorm(4), sparse.SparseBatchNorm(4)))(x)
+    else:
+        out = functional.global_pool(x, s.choice(("mean", "max", "sum", "x")))
+    feats = out.sorted_feats if isinstance(out, SparseTensor) else out
+    feats.float().sum().backward()
+
+
+def fuzz_forged_maps(s: Source) -> None:
+    """Convolution and pooling over maps with spoiled fields, forward and backward."""
+    m = _some_map(s)
+    feats: Any = s.values(m.n_in, 4).requires_grad_()
+    weight: Any = s.values(m.volume, 4, 6).requires_grad_()
+    bias: Any = s.values(6) if s.chance(0.3) else None
+    groups: Any = 1
+    if s.chance(0.8):
+        m = spoiled_map(s, m)
+    if s.chance(0.3):
+        feats, weight, bias, groups = (spoiled(s, v) if s.chance(0.3) else v for v in (feats, weight, bias, groups))
+    if s.chance(0.6):
+        out = native_conv.conv(feats, weight, bias, m, groups, s.chance(0.5))
+    else:
+        out = native_reduce.pool(feats, m, s.choice(("max", "max", "sum", "?")))
+    if s.chance(0.1):
+        m.pairs_of(s.number(0, 8, 0.2))
+    out.sum().backward()
+
+
+def fuzz_points(s: Source) -> None:
+    """From points to voxels and back."""
+    ndim = s.choice((1, 2, 3, 3, 4))
+    points: Any = s.values(s.rows(), ndim, dtype=s.choice(DTYPES[:3])) * s.choice((1, 10, 1e9, 1e30))
+    feats: Any = s.values(len(points), 3) if s.chance(0.5) else None
+    if s.chance(0.3):
+        points = spoiled(s, points)
+    if feats is not None and s.chance(0.2):
+        feats = spoiled(s, feats)
+    size: Any = s.choice((1.0, 0.5, 0.5, (0.5,) * ndim, 0, -1.0, 1e-30, float("nan"), float("inf"), *OTHERS))
+    options: dict[str, Any] = {}
+    if s.chance(0.4):
+        options["batch_index"] = torch.randint(0, 3, (len(points),), generator=s.generator)
+    if s.chance(0.2):
+        options["lengths"] = [len(points), 0]
+    if s.chance(0.2):
+        options["axes"] = s.choice(("zyx", "xyz", "?"))
+    options = {name: spoiled(s, value) if s.chance(0.2) else value for name, value in options.items()}
+    if s.chance(0.5):
+        x, index = sparse.voxelize(points, feats, size, reduce=s.choice(("mean", "sum", "max", "first", "?")), **options)
+        assert len(index) == len(points)
+        sparse.devoxelize(x, points, s.choice(("trilinear", "nearest", "idw")), voxel_size=size, **options)
+        return
+    x = s.tensor(ndim)
+    if s.chance(0.5):
+        sparse.devoxelize(x, points, s.choice(("trilinear", "nearest", "idw", "index", "?")), voxel_size=size, **options)
+    else:
+        sparse.knn(x, points, s.number(1, 4, 0.2), voxel_size=size, **options)
+
+
+def fuzz_segments(s: Source) -> None:
+    """Segment reductions by index and by pointer."""
+    values: Any = s.values(s.rows(), s.choice((1, 5, 20)), dtype=s.choice(DTYPES[:4])).requires_grad_()
+    rows, mode = len(values), s.choice(("sum", "mean", "max", "first"))
+    index = torch.randint(0, 9, (rows,), generator=s.generator)
+    ptr = torch.sort(torch.randint(0, rows + 1, (s.below(9) + 1,), generator=s.generator)).values
+    order = torch.randperm(rows, generator=s.generator)
+    if s.chance(0.3):
+        values = spoiled(s, values)
+    if s.chance(0.5):
+        given: dict[str, Any] = {"index": index, "n_segments": s.choice((None, 9, *EXTREMES[:7]))}
+    else:
+        given = {"ptr": ptr, "order": order if s.chance(0.7) else None}
+    if s.chance(0.5):
+        name = s.choice(sorted(given))
+        given[name] = spoiled(s, given[name])
+    out = sparse.segment_reduce(values, mode=mode, **given)
+    if out.requires_grad:
+        out.float().sum().backward()
+
+
+def fuzz_borders(s: Source) -> None:
+    """Keys, dense grids, COO tensors, interpolation between sets."""
+    kind = s.below(5)
+    if kind <= 1:
+        coords: Any = s.cloud() if s.chance(0.5) else s.sites().abs()
+        coords = spoiled(s, coords) if s.chance(0.4) else coords
+        (sparse.morton_key, sparse.hilbert_key)[kind](coords, s.choice((None, 1, 5, 21, 31, *EXTREMES)))
+    elif kind == 2:
+        values = s.values(*(s.choice((1, 2, 3, 0)) for _ in range(s.choice((2, 3, 4, 5, 5, 6)))))
+        mask: Any = (values != 0).any(1) if s.chance(0.5) else None
+        x = SparseTensor.from_dense(values, spoiled(s, mask) if s.chance(0.3) else mask)
+        shape = s.axes(x.ndim, 0, 5) if s.chance(0.3) else None
+        x.dense(shape)
+        SparseTensor.from_torch_sparse(x.to_torch_sparse())
+    elif kind == 3:
+        x, other = s.tensor(), s.tensor()
+        mode = s.choice(("nearest", "trilinear", "idw", "?"))
+        sparse.interpolate(x, other if s.chance(0.7) else s.choice(OTHERS), mode, k=s.number(1, 3))
+    else:
+        x = s.tensor()
+        sparse.intersection(x, s.tensor(x.ndim if s.chance(0.8) else None))
+        dense: Tensor = x.dense()
+        x.dense(tuple(dense.shape[2:]), origin=s.axes(x.ndim, -3, 0))
+
+
+FAMILIES: dict[Callable[[Source], None], int] = {
+    fuzz_module: 45,
+    fuzz_forged_maps: 15,
+    fuzz_layers: 10,
+    fuzz_tensor: 8,
+    fuzz_points: 5,
+    fuzz_segments: 5,
+    fuzz_pools: 5,
+    fuzz_borders: 4,
+    fuzz_huge_kernel: 3,
+}
+
+
+def run(seed: int, cases: int, first: int = 0, verbose: bool = False) -> dict[str, dict[str, int]]:
+    """Outcomes per family: "returned", or the name of the error. Any other exception goes through."""
+    families, weights = list(FAMILIES), list(FAMILIES.values())
+    outcomes: dict[str, dict[str, int]] = {f.__name__: collections.Counter() for f in families}
+    for case in range(first, first + cases):
+        s = Source(seed, case)
+        family = s.random.choices(families, weights)[0]
+        if case % 100 == 0:
+            faulthandler.dump_traceback_later(100 * SECONDS_PER_CASE, exit=True)
+        try:
+            family(s)
+            outcome = "returned"
+        except ALLOWED as error:
+            outcome = type(error).__name__
+            if verbose:
+                print(f"case {case} {family.__name__}: {outcome}: {str(error)[:300]}")
+        except BaseException:
+            print(f"case {case} of seed {seed}, {family.__name__}:", file=sys.stderr)
+            raise
+        outcomes[family.__name__][outcome] += 1
+    faulthandler.cancel_dump_traceback_later()
+    return outcomes
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description="Fuzz the sparse engine")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cases", type=int, default=100_000)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--module", type=Path, help="shared object to use in place of the installed one")
+    parser.add_argument("--verbose", action="store_true", help="print every error")
+    args = parser.parse_args()
+    faulthandler.enable()
+    warnings.simplefilter("ignore")
+    start = time.perf_counter()
+    outcomes = run(args.seed, args.cases, args.first, args.verbose)
+    total: collections.Counter[str] = collections.Counter()
+    for found in outcomes.values():
+        total.update(found)
+    print(json.dumps({"module": _native.__file__, "isa": _native.isa(), "seed": args.seed, "first": args.first}))
+    print(json.dumps({"seconds": round(time.perf_counter() - start), "cases": args.cases, "total": total}))
+    for name, found in outcomes.items():
+        print(f"{name}: {json.dumps(dict(sorted(found.items())))}")
+
+
+if __name__ == "__main__":
+    main()
