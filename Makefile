@@ -42,6 +42,7 @@ bench: setup
 
 experiments: setup
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow
+	$(BIN)/python benchmarks/sparse_engine.py
 	$(BIN)/python benchmarks/results.py
 
 clean:

@@ -14,6 +14,8 @@ import argparse
 import collections
 import faulthandler
 import json
+import os
+import resource
 import sys
 import time
 import warnings
@@ -38,6 +40,7 @@ from vision3d.sparse.backends import native_conv, native_maps, native_reduce
 #: RuntimeError torch's own word, for a tensor that it cannot make; the report counts each name apart.
 ALLOWED = (ValueError, TypeError, IndexError, MemoryError, OverflowError, NotImplementedError, AttributeError, RuntimeError)
 SECONDS_PER_CASE = 120
+MEMORY = 8 << 30
 
 
 def native_arguments(s: Source, name: str) -> list[Any]:
@@ -366,7 +369,7 @@ def run(seed: int, cases: int, first: int = 0, verbose: bool = False) -> dict[st
         except ALLOWED as error:
             outcome = type(error).__name__
             if verbose:
-                print(f"case {case} {family.__name__}: {outcome}: {str(error)[:300]}")
+                print(f"case {case} {family.__name__}: {outcome}: {str(error)[:300]}", flush=True)
         except BaseException:
             print(f"case {case} of seed {seed}, {family.__name__}:", file=sys.stderr)
             raise
@@ -386,6 +389,9 @@ def main() -> None:
     args = parser.parse_args()
     faulthandler.enable()
     warnings.simplefilter("ignore")
+    if not any(name in os.environ.get("LD_PRELOAD", "") for name in ("asan", "tsan")):
+        # What asks for more memory than a small machine has gets none. Sanitizers need their address space.
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     start = time.perf_counter()
     outcomes = run(args.seed, args.cases, args.first, args.verbose)
     total: collections.Counter[str] = collections.Counter()

@@ -7,6 +7,7 @@
 #include "buffer.h"
 #include "conv.h"
 #include "pair_lists.h"
+#include "threads.h"
 
 namespace vision3d {
 namespace {
@@ -36,7 +37,7 @@ void conv(In<T, 2> feats, In<T, 3> weight, std::optional<In<T, 1>> bias, In<int3
     a.out = out.data();
     a.transpose_weight = transpose_weight;
     a.relu = relu;
-    a.threads = threads < 1 ? 1 : threads;
+    a.threads = usable_threads(threads);
     const ConvKernels &kernels = conv_kernels();
     const bool depthwise = a.cin == 1 && a.cout == 1;
     nb::gil_scoped_release unlocked;
@@ -65,7 +66,7 @@ void conv_grad(In<T, 2> feats, In<T, 2> grad_out, In<int32_t, 1> pair_in, In<int
     a.feats = feats.data();
     a.grad_out = grad_out.data();
     a.grad_weight = grad_weight.data();
-    a.threads = threads < 1 ? 1 : threads;
+    a.threads = usable_threads(threads);
     const ConvKernels &kernels = conv_kernels();
     const bool depthwise = a.cin == 1 && a.cout == 1;
     nb::gil_scoped_release unlocked;

@@ -9,6 +9,7 @@
 #include "buffer.h"
 #include "pair_lists.h"
 #include "reduce.h"
+#include "threads.h"
 
 namespace vision3d {
 namespace {
@@ -34,7 +35,7 @@ void pool(In<T, 2> feats, In<int32_t, 1> pair_in, In<int32_t, 1> pair_out, In<in
     a.feats = feats.data();
     a.out = out.data();
     a.source = source ? source->data() : nullptr;
-    a.threads = threads < 1 ? 1 : threads;
+    a.threads = usable_threads(threads);
     nb::gil_scoped_release unlocked;
     if (largest)
         pool_max(a);
@@ -51,7 +52,7 @@ Segments checked_segments(In<int64_t, 1> order, In<int64_t, 1> ptr, int64_t coun
     bool ascends = p[0] >= 0 && p[count] <= extent(order, 0);
     for (int64_t i = 0; i < count; ++i) ascends &= p[i] <= p[i + 1];
     require(ascends, "ptr must ascend from 0 or more to at most the length of order");
-    return {order.data(), p, count, rows, channels, threads < 1 ? 1 : threads};
+    return {order.data(), p, count, rows, channels, usable_threads(threads)};
 }
 
 Reduction reduction(const std::string &mode) {
@@ -98,7 +99,7 @@ void scatter(In<T, 2> grad, In<int32_t, 2> source, Out<T, 2> out, int threads) {
     require(extent(out, 1) == extent(grad, 1), "out and grad differ in channels");
     nb::gil_scoped_release unlocked;
     scatter_rows(grad.data(), source.data(), extent(grad, 0), extent(out, 0), extent(out, 1), out.data(),
-                 threads < 1 ? 1 : threads);
+                 usable_threads(threads));
 }
 
 SampleRows checked_samples(In<int64_t, 1> ptr, int64_t rows, int64_t channels, int64_t groups, int threads) {
@@ -106,7 +107,7 @@ SampleRows checked_samples(In<int64_t, 1> ptr, int64_t rows, int64_t channels, i
     require(samples >= 0 && ptr.data()[0] == 0 && ptr.data()[samples] == rows, "ptr must run from 0 to the number of rows");
     for (int64_t b = 0; b < samples; ++b) require(ptr.data()[b] <= ptr.data()[b + 1], "ptr must ascend");
     require(groups >= 1 && channels % groups == 0, "groups must divide the channels");
-    return {ptr.data(), samples, channels, groups, threads < 1 ? 1 : threads};
+    return {ptr.data(), samples, channels, groups, usable_threads(threads)};
 }
 
 template <typename T>

@@ -76,7 +76,7 @@ inline int64_t unpack(const Fields &f, const Layout &layout, uint64_t key, int32
 }  // namespace
 
 Pieces::Pieces(int64_t rows, int threads, int64_t smallest, int64_t unit) : n(rows) {
-    const int64_t wanted = threads <= 1 ? 1 : std::max<int64_t>(1, std::min<int64_t>(4 * threads, rows / smallest));
+    const int64_t wanted = threads <= 1 ? 1 : std::max<int64_t>(1, std::min<int64_t>(4 * usable_threads(threads), rows / smallest));
     size = std::max<int64_t>(1, ((rows + wanted - 1) / wanted + unit - 1) / unit * unit);
     count = (rows + size - 1) / size;
 }
@@ -282,26 +282,6 @@ UniqueSites unique_sites(const Rows &rows, const Bounds &bounds, const Layout &l
         });
     });
     return sites;
-}
-
-void lookup_rows(const int64_t *keys, int64_t n, const Layout &layout, const Rows &sites, int64_t *found, int threads) {
-    const Pieces pieces(sites.n, threads, 1 << 12);
-    const int64_t last_batch = n > 0 ? keys[n - 1] / layout.multiplier[0] : -1;
-    parallel_for(pieces.count, threads, [&](int64_t p) {
-        for (int64_t i = pieces.begin(p); i < pieces.end(p); ++i) {
-            const int32_t *site = sites.data + i * sites.columns;
-            uint64_t key = 0;
-            bool inside = true;
-            for (int c = 0; c < sites.columns; ++c) {
-                const int64_t place = site[c] - layout.low[c];
-                inside &= place >= 0 && (c == 0 ? place <= last_batch : place < layout.places(c));
-                key += static_cast<uint64_t>(place) * static_cast<uint64_t>(layout.multiplier[c]);
-            }
-            const int64_t wanted = static_cast<int64_t>(key);
-            const int64_t *at = std::lower_bound(keys, keys + n, wanted);
-            found[i] = inside && at != keys + n && *at == wanted ? at - keys : -1;
-        }
-    });
 }
 
 }  // namespace vision3d

@@ -7,6 +7,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -75,11 +76,15 @@ class Pool {
     void run(int64_t tasks, int threads, const std::function<void(int64_t)> &body) {
         std::lock_guard<std::mutex> turn(turn_);
         auto job = std::make_shared<Job>(tasks, body);
-        const int helpers = static_cast<int>(std::min<int64_t>(threads, tasks)) - 1;
+        const int helpers = static_cast<int>(std::min<int64_t>(usable_threads(threads), tasks)) - 1;
         {
             std::lock_guard<std::mutex> lock(mutex_);
-            while (static_cast<int>(workers_.size()) < helpers)
-                workers_.emplace_back([this, index = static_cast<int>(workers_.size())] { serve(index); });
+            try {
+                while (static_cast<int>(workers_.size()) < helpers)
+                    workers_.emplace_back([this, index = static_cast<int>(workers_.size())] { serve(index); });
+            } catch (const std::system_error &) {
+                // The system gives no more threads: those that there are do all tasks.
+            }
             job_ = job;
             wanted_ = helpers;
             arrivals_.store(++generation_, std::memory_order_release);

@@ -7,6 +7,11 @@
 
 namespace vision3d {
 
+constexpr int kMaxThreads = 1024;
+
+/// The number of threads to use where so many were asked for: from 1 to kMaxThreads.
+inline int usable_threads(int wanted) { return wanted < 1 ? 1 : wanted < kMaxThreads ? wanted : kMaxThreads; }
+
 /// Runs body(task) for every task in [0, tasks), on at most `threads` threads, the caller being one of them.
 /// Tasks are handed out in order. The first exception a task throws is thrown to the caller, after all have ended.
 /// Safe to call from several threads (calls take turns) and after fork() (the child makes workers of its own).
