@@ -21,6 +21,7 @@ from vision3d.sparse import SparseConv3d, SparseInverseConv3d, SparseTensor, Sub
 from vision3d.sparse.kernel_map import KernelMap
 
 Row = dict[str, Any]
+Layer = SubMConv3d | SparseConv3d | SparseInverseConv3d
 CHANNELS = (16, 32, 64, 128)
 
 
@@ -40,7 +41,7 @@ def subm3(cloud: str, coords: Tensor, channels: int, threads: int, turns: int) -
         cases[f"{peer.name}|forward"] = Case(actions.forward, flops)
         cases[f"{peer.name}|step"] = Case(actions.step, 3 * flops)
     found = take_turns(cases, threads, turns)
-    return [_row("subm3", cloud, channels, threads, *name.split("|"), timing) for name, timing in found.items()]
+    return [_row("subm3", cloud, channels, threads, *_split(name), timing) for name, timing in found.items()]
 
 
 def step_with_map(cloud: str, coords: Tensor, channels: int, turns: int) -> list[Row]:
@@ -62,12 +63,12 @@ def maps(cloud: str, coords: Tensor, threads: int, turns: int) -> list[Row]:
     """Nanoseconds per voxel of a 3^3 kernel map, from shuffled and from sorted coordinates."""
     in_order = SparseTensor(coords, torch.empty(len(coords), 1)).sites.coords
     cases = {}
-    for order, rows in (("shuffled", coords), ("sorted", in_order)):
+    for order, sites in (("shuffled", coords), ("sorted", in_order)):
         for peer in present():
             if threads == 1 or peer.name != "spconv":
-                cases[f"{peer.name}|{order}"] = Case(peer.subm3(rows, 1).build)
+                cases[f"{peer.name}|{order}"] = Case(peer.subm3(sites, 1).build)
     found = take_turns(cases, threads, turns)
-    rows = [_row("map", cloud, 0, threads, *name.split("|"), timing) for name, timing in found.items()]
+    rows = [_row("map", cloud, 0, threads, *_split(name), timing) for name, timing in found.items()]
     for row in rows:
         row["ns_per_voxel"] = 1e6 * row["median_ms"] / len(coords)
     return rows
@@ -249,22 +250,23 @@ def _map3(coords: Tensor) -> KernelMap:
     return SparseTensor(coords, torch.empty(len(coords), 1)).sites.subm_map((3, 3, 3), (1, 1, 1))
 
 
-def _pairs_of(layer: torch.nn.Module, x: SparseTensor, more: tuple[SparseTensor, ...]) -> int:
+def _pairs_of(layer: Layer, x: SparseTensor, more: tuple[SparseTensor, ...]) -> int:
     """Pairs of the map that a layer uses: what a layer of ones adds up."""
-    counting = type(layer)(1, 1, layer.kernel_size, *_geometry(layer), bias=False)  # type: ignore[operator]
+    counting: Layer
+    if isinstance(layer, SubMConv3d):
+        counting = SubMConv3d(1, 1, layer.kernel_size, bias=False)
+    else:
+        counting = type(layer)(1, 1, layer.kernel_size, layer.stride, layer.padding, bias=False)
+    counting.double()
     torch.nn.init.ones_(counting.weight)
     with torch.no_grad():
         ones = x.with_sorted(torch.ones(len(x), 1, dtype=torch.float64))
-        total: Tensor = counting.double()(ones, *more).sorted_feats.sum()
+        total: Tensor = counting(ones, *more).sorted_feats.sum()
     return round(total.item())
 
 
-def _geometry(layer: torch.nn.Module) -> tuple[Any, ...]:
-    return () if isinstance(layer, SubMConv3d) else (layer.stride, layer.padding)
-
-
 def _actions(
-    layer: torch.nn.Module, x: SparseTensor, more: tuple[SparseTensor, ...]
+    layer: Layer, x: SparseTensor, more: tuple[SparseTensor, ...]
 ) -> tuple[Callable[[], Tensor], Callable[[], None]]:
     with torch.no_grad():
         grad = torch.randn_like(layer(x, *more).sorted_feats)
@@ -280,6 +282,12 @@ def _actions(
         layer(leaf, *more).sorted_feats.backward(grad)
 
     return forward, step
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Engine and action of a case's name."""
+    engine, action = name.split("|")
+    return engine, action
 
 
 def _convolution_ms(run: Callable[[], object]) -> float:

@@ -108,7 +108,7 @@ def _percent(row: Row | None, key: str) -> float | None:
 
 
 def _speed_up(rows: Sequence[Row], **wanted: object) -> float | None:
-    one, two = (_one(rows, threads=threads, **wanted) for threads in (1, 2))
+    one, two = (_one(rows, "vision3d", threads=threads, **wanted) for threads in (1, 2))
     return one["median_ms"] / two["median_ms"] if one and two else None
 
 

@@ -15,7 +15,8 @@ constexpr int64_t kWorthATable = 16;  // keys per site asked for, beyond which s
 class Directory {
   public:
     /// Throws std::invalid_argument unless the keys ascend.
-    Directory(const int64_t *keys, int64_t n, int threads) : lowest_(keys[0]), range_(static_cast<uint64_t>(keys[n - 1]) - static_cast<uint64_t>(lowest_)) {
+    Directory(const int64_t *keys, int64_t n, int threads)
+        : lowest_(keys[0]), range_(static_cast<uint64_t>(keys[n - 1]) - static_cast<uint64_t>(lowest_)) {
         while ((range_ >> shift_) >= static_cast<uint64_t>(2 * n)) ++shift_;
         const int64_t buckets = static_cast<int64_t>(range_ >> shift_) + 1;
         first_ = Buffer<int32_t>(buckets + 1);
@@ -25,7 +26,6 @@ class Directory {
             for (int64_t i = pieces.begin(p); i < pieces.end(p); ++i) {
                 if (i > 0 && keys[i] <= keys[i - 1]) throw std::invalid_argument("keys must ascend strictly");
                 const int64_t before = i > 0 ? bucket(keys[i - 1]) : -1, now = bucket(keys[i]);
-                if (now >= buckets) throw std::invalid_argument("keys must ascend strictly");
                 for (int64_t b = before + 1; b <= now; ++b) first_[b] = static_cast<int32_t>(i);
             }
         });
@@ -43,7 +43,9 @@ class Directory {
 
   private:
     int64_t bucket(int64_t key) const {
-        return static_cast<int64_t>((static_cast<uint64_t>(key) - static_cast<uint64_t>(lowest_)) >> shift_);
+        const uint64_t place = static_cast<uint64_t>(key) - static_cast<uint64_t>(lowest_);
+        if (place > range_) throw std::invalid_argument("keys must ascend strictly");
+        return static_cast<int64_t>(place >> shift_);
     }
 
     int64_t lowest_;

@@ -27,14 +27,28 @@ struct Progression {
     }
 };
 
-inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
+/// Floor division by a fixed positive number, without the slow instruction. Dividends are below 2^35.
+class Divider {
+  public:
+    explicit Divider(int64_t by) : by_(by), inverse_(1.0 / static_cast<double>(by)) {}
+
+    int64_t floor(int64_t a) const {
+        const int64_t q = static_cast<int64_t>(static_cast<double>(a) * inverse_);  // off by one at most
+        const int64_t rest = a - q * by_;
+        return q - (rest < 0) + (rest >= by_);
+    }
+
+  private:
+    int64_t by_;
+    double inverse_;
+};
 
 /// Output coordinates that one axis of an input meets.
 class AxisTargets {
   public:
     AxisTargets(const Geometry &g, int axis, const int64_t *shape, bool transposed)
         : kernel_(g.kernel[axis]), stride_(g.stride[axis]), padding_(g.padding[axis]), dilation_(g.dilation[axis]),
-          bound_(shape ? shape[axis] : -1), transposed_(transposed) {
+          bound_(shape ? shape[axis] : -1), transposed_(transposed), divide_(g.stride[axis]) {
         common_ = std::gcd(dilation_, stride_);
         period_ = stride_ / common_;
         // k * dilation = place (mod stride) has one solution modulo the period, found through the inverse.
@@ -53,12 +67,18 @@ class AxisTargets {
         if (transposed_) {
             found = {value * stride_ - padding_, dilation_, kernel_};
         } else {
-            const int64_t place = value + padding_, quotient = floor_div(place, stride_), rest = place - quotient * stride_;
-            if (rest % common_ != 0) return {0, 1, 0};
-            const int64_t k = rest / common_ * inverse_ % period_;
-            const int64_t count = k < kernel_ ? (kernel_ - k - 1) / period_ + 1 : 0;
-            const int64_t step = dilation_ / common_;
-            found = {floor_div(place - k * dilation_, stride_) - (count - 1) * step, step, count};
+            const int64_t place = value + padding_, quotient = divide_.floor(place);
+            if (dilation_ == 1) {
+                const int64_t first = divide_.floor(place - kernel_ + stride_);
+                found = {first, 1, quotient - first + 1};
+            } else {
+                const int64_t rest = place - quotient * stride_;
+                if (rest % common_ != 0) return {0, 1, 0};
+                const int64_t k = rest / common_ * inverse_ % period_;
+                const int64_t count = k < kernel_ ? (kernel_ - k - 1) / period_ + 1 : 0;
+                const int64_t step = dilation_ / common_;
+                found = {(place - k * dilation_) / stride_ - (count - 1) * step, step, count};
+            }
         }
         if (bound_ >= 0) found.clip(0, bound_);
         return found;
@@ -68,6 +88,7 @@ class AxisTargets {
     int64_t kernel_, stride_, padding_, dilation_, bound_;
     bool transposed_;
     int64_t common_, period_, inverse_;
+    Divider divide_;
 };
 
 void check_range(const Progression &p) {
