@@ -291,7 +291,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _convolution_ms(run: Callable[[], object]) -> float:
-    """Time inside the engine's convolution operator."""
+    """Time inside convolutions: the engine's operator, and the matrix products that 1x1 layers are."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         run()
     return (
