@@ -9,7 +9,8 @@ import torch
 from vision3d import sparse
 from vision3d.sparse import backends
 
-PAGE = (Path(__file__).parents[1] / "docs" / "sparse.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "sparse.md").read_text(encoding="utf-8")
 
 
 def test_the_example_runs() -> None:
@@ -33,3 +34,18 @@ def test_every_name_exists() -> None:
     table = PAGE.split("## Backends")[1]
     assert all(f"| `{name}` |" in table for name in backends.NAMES)
     assert backends.ENV in table
+
+
+def test_the_example_of_the_front_page_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = (block for block in blocks if "vision3d.sparse" in block)
+    torch.manual_seed(0)
+    names: dict[str, object] = {}
+    exec(code, names)
+    scores, features, cloud = names["scores"], names["features"], names["cloud"]
+    assert isinstance(scores, torch.Tensor)
+    assert scores.shape == (10_000, 20)
+    assert isinstance(features, sparse.SparseTensor)
+    assert isinstance(cloud, sparse.SparseTensor)
+    assert features.n_channels == 32
+    assert len(features) < len(cloud)
