@@ -29,7 +29,7 @@ if __name__ == "__main__" and "--module" in sys.argv:
     native_module.use(sys.argv[sys.argv.index("--module") + 1])
 
 import torch
-from fuzz_values import DTYPES, EXTREMES, OTHERS, Source, spoiled, spoiled_map
+from fuzz_values import DTYPES, EXTREMES, OTHERS, Source, forged_index, spoiled, spoiled_map
 from torch import Tensor, nn
 
 from vision3d import sparse
@@ -38,7 +38,16 @@ from vision3d.sparse.backends import native_conv, native_maps, native_reduce
 
 #: What a wrong call may raise. AttributeError is what an object of another kind (a list for a tensor) leads to, and
 #: RuntimeError torch's own word, for a tensor that it cannot make; the report counts each name apart.
-ALLOWED = (ValueError, TypeError, IndexError, MemoryError, OverflowError, NotImplementedError, AttributeError, RuntimeError)
+ALLOWED = (
+    ValueError,
+    TypeError,
+    IndexError,
+    MemoryError,
+    OverflowError,
+    NotImplementedError,
+    AttributeError,
+    RuntimeError,
+)
 SECONDS_PER_CASE = 120
 MEMORY = 8 << 30
 
@@ -51,6 +60,8 @@ def native_arguments(s: Source, name: str) -> list[Any]:
     if name in ("sort_coords", "unique_coords", "index_sorted"):
         return [s.cloud() if s.chance(0.5) else coords, threads]
     keys, layout = _native.index_sorted(coords, 1)
+    if s.chance(0.15):
+        keys, layout = forged_index(s, keys, layout)
     if name == "lookup":
         return [keys, layout, s.cloud(ndim) if s.chance(0.5) else s.sites(ndim), threads]
     kernel = [s.choice((1, 3, 3, 5, 7)) for _ in range(ndim)]
@@ -125,16 +136,14 @@ def _arithmetic_arguments(s: Source, name: str, m: KernelMap, threads: int) -> l
     return [s.values(*feats.shape, dtype=dtype), feats, ptr, groups, weight, table, table + 1, *outs, threads]
 
 
-NATIVE = sorted(
-    name for name in dir(_native) if callable(getattr(_native, name)) and not name.startswith(("_", "isa"))
-)
+NATIVE = sorted(name for name in dir(_native) if callable(getattr(_native, name)) and not name.startswith(("_", "isa")))
 
 
 def fuzz_module(s: Source) -> None:
     """A function of the compiled module with none to three arguments spoiled, or exchanged for another argument."""
     name = s.choice(NATIVE)
     arguments = native_arguments(s, name)
-    for _ in range(s.choice((0, 1, 1, 1, 2, 3))):
+    for _ in range(s.choice((0, 0, 1, 1, 1, 2, 3))):
         at = s.below(len(arguments))
         arguments[at] = s.choice(arguments) if s.chance(0.07) else spoiled(s, arguments[at])
     getattr(_native, name)(*arguments)
@@ -143,15 +152,15 @@ def fuzz_module(s: Source) -> None:
 def fuzz_huge_kernel(s: Source) -> None:
     """Maps and sites of kernels and dilations of any size."""
     sites = CoordinateSet.from_coords(s.sites())
-    many = (1, 3, 5, 31, 1001, 2**19 + 1, 2**20 - 1, 2**31 - 1, 2**31, 2**62 + 1)
+    many = (1, 3, 5, 31, 101, 1001, 2**19 + 1, 2**20 - 1, 2**31 - 1, 2**31, 2**62 + 1)
     axes = range(sites.ndim)
     kernel = tuple(s.choice(many) if s.chance(0.4) else s.choice((1, 3)) for _ in axes)
     volume = 1
     for k in kernel:
         volume *= k
-    if 5000 < volume <= 2**20 and s.chance(0.98):
+    if 5000 < volume <= 2**20 and s.chance(0.99):
         return
-    steps = [tuple(s.choice((1, 2, 5, 2**31 - 1, 2**31, 2**40)) for _ in axes) for _ in range(3)]
+    steps = [tuple(s.mostly(1, 2, 5, 2**31 - 1, wrong=s.choice((2**31, 2**40))) for _ in axes) for _ in range(3)]
     if s.chance(0.5):
         sites.subm_map(kernel, steps[0])
     elif s.chance(0.5):
@@ -164,7 +173,8 @@ def fuzz_huge_kernel(s: Source) -> None:
 
 def fuzz_tensor(s: Source) -> None:
     """Construction of sparse tensors, and what can be asked of one."""
-    coords: Any = s.cloud() if s.chance(0.6) else s.sites()
+    ndim = s.choice((1, 2, 3, 4))
+    coords: Any = s.cloud(ndim) if s.chance(0.4) else s.sites(ndim)
     feats: Any = s.values(len(coords), s.choice((1, 4, 0)), dtype=s.choice(DTYPES[:4]))
     if s.chance(0.4):
         coords = spoiled(s, coords)
@@ -173,7 +183,7 @@ def fuzz_tensor(s: Source) -> None:
     options: dict[str, Any] = {}
     for name, low, high in (("spatial_shape", 1, 40), ("stride", 1, 4), ("batch_size", 0, 5)):
         if s.chance(0.3):
-            options[name] = s.number(low, high, 0.2) if name == "batch_size" else s.axes(3, low, high, 0.2)
+            options[name] = s.number(low, high, 0.1) if name == "batch_size" else s.axes(ndim, low, high, 0.1)
     x = SparseTensor(coords, feats, assume_sorted_unique=s.chance(0.3), **options)
     assert x.coords.shape[0] == x.feats.shape[0] == len(x)
     repr(x)
@@ -195,52 +205,55 @@ def fuzz_tensor(s: Source) -> None:
 
 
 def _layer(s: Source, ndim: int) -> nn.Module:
-    channels = s.choice((4, 4, 4, 3, 8))
-    geometry = (s.axes(ndim, 1, 3), s.axes(ndim, 1, 3), s.axes(ndim, 0, 2, 0.02))
-    groups = s.choice((1, 1, 1, 2, 4))
+    channels, groups = s.mostly(4, wrong=3), s.mostly(1, 1, 1, 2, 4, wrong=3)
+    geometry = (s.axes(ndim, 1, 3, 0.01), s.axes(ndim, 1, 3, 0.01), s.axes(ndim, 0, 2, 0.01))
     kind = s.choice(("SubMConv", "SparseConv", "SparseConv", "SparseConvTranspose", "SparseInverseConv"))
-    made = getattr(sparse, f"{kind}{ndim}d")
+    made: Callable[..., nn.Module] = getattr(sparse, f"{kind}{ndim}d")
+    spacing = s.axes(ndim, 1, 2, 0.01)
     if kind == "SubMConv":
-        return made(channels, s.choice((4, 16)), geometry[0], s.axes(ndim, 1, 2), groups=groups)
-    options = {"dilation": s.axes(ndim, 1, 2)}
-    if kind == "SparseConv":
-        options["out_rule"] = s.choice(("dense", "dense", "floor", "?"))
-    return made(channels, s.choice((4, 16)), *geometry, groups=groups, **options)
+        kernel = tuple(s.mostly(1, 3, 3, 5, wrong=2) for _ in range(ndim))
+        return made(channels, 4, kernel, spacing, groups=groups)
+    options = {"out_rule": s.mostly("dense", "dense", "floor")} if kind == "SparseConv" else {}
+    return made(channels, 4, *geometry, groups=groups, dilation=spacing, **options)
 
 
 def fuzz_layers(s: Source) -> None:
-    """Two layers one after the other, other or prescribed sets, and the backward pass."""
-    x = s.tensor(dtype=s.choice((torch.float32, torch.float32, torch.float32, torch.float64, torch.bfloat16)))
+    """Two or three layers one after the other, prescribed sets that fit or do not, and the backward pass."""
+    x = s.tensor(dtype=s.mostly(torch.float32, torch.float32, torch.float64, torch.bfloat16, wrong=torch.float16))
     x.requires_grad_()
-    layer = _layer(s, x.ndim if s.chance(0.95) else s.choice((1, 2, 3, 4)))
-    if s.chance(0.3):
-        layer.to(x.dtype)
-    other: Any = x if s.chance(0.3) else s.tensor(x.ndim if s.chance(0.9) else None)
-    arguments = {} if s.chance(0.6) else {"like" if "Inverse" in type(layer).__name__ else "sites": other}
-    out = layer(x, **arguments) if not isinstance(layer, sparse.SubMConv3d) else layer(x)
-    if s.chance(0.5):
-        out = _layer(s, out.ndim)(out, **({} if s.chance(0.7) else {"sites": x}))
+    first = _layer(s, s.mostly(x.ndim, wrong=s.choice((1, 2, 3, 4))))
+    if s.chance(0.9):
+        first.to(x.dtype)
+    out = first(x)
+    for _ in range(s.choice((0, 1, 1, 2))):
+        layer = s.mostly(first, wrong=None) if s.chance(0.3) else _layer(s, out.ndim)
+        layer.to(out.dtype)
+        other: Any = s.choice((x, out, first(s.tensor(x.ndim, dtype=x.dtype)), s.tensor()))
+        given = {} if s.chance(0.6) else {"like" if "Inverse" in type(layer).__name__ else "sites": other}
+        out = layer(out, **({} if "SubM" in type(layer).__name__ else given))
     out.sorted_feats.float().square().sum().backward()
 
 
 def fuzz_pools(s: Source) -> None:
     """Pools, norms and upsampling."""
-    x = s.tensor(channels=s.choice((1, 4, 17)), dtype=s.choice(DTYPES[:4]))
+    kind = s.below(7)
+    x = s.tensor(channels=s.mostly(4, wrong=3) if kind == 5 else s.choice((1, 4, 17)), dtype=s.choice(DTYPES[:4]))
     x.requires_grad_()
     geometry = (s.axes(x.ndim, 1, 3), s.axes(x.ndim, 1, 3), s.axes(x.ndim, 0, 2))
-    kind = s.below(7)
     out: Any
     if kind <= 1:
-        out = functional.max_pool(x, *geometry, out_rule=s.choice(("dense", "floor")))
+        out = functional.max_pool(x, *geometry, out_rule=s.mostly("dense", "floor"))
     elif kind <= 3:
         out = functional.avg_pool(x, *geometry, sites=s.tensor(x.ndim) if s.chance(0.3) else None)
     elif kind == 4:
-        out = functional.upsample(x, geometry[0], like=s.tensor() if s.chance(0.5) else None)
+        out = functional.upsample(
+            x, geometry[0], like=s.tensor(s.mostly(x.ndim, wrong=None)) if s.chance(0.5) else None
+        )
     elif kind == 5:
         norms = (sparse.SparseInstanceNorm(4), sparse.SparseGroupNorm(2, 4), sparse.SparseGRN(4))
         out = s.choice((*norms, sparse.SparseLayerNorm(4), sparse.SparseBatchNorm(4)))(x)
     else:
-        out = functional.global_pool(x, s.choice(("mean", "max", "sum", "x")))
+        out = functional.global_pool(x, s.mostly("mean", "max", "sum"))
     feats = out.sorted_feats if isinstance(out, SparseTensor) else out
     feats.float().sum().backward()
 
@@ -268,29 +281,34 @@ def fuzz_forged_maps(s: Source) -> None:
 def fuzz_points(s: Source) -> None:
     """From points to voxels and back."""
     ndim = s.choice((1, 2, 3, 3, 4))
-    points: Any = s.values(s.rows(), ndim, dtype=s.choice(DTYPES[:3])) * s.choice((1, 10, 1e9, 1e30))
+    points: Any = s.values(s.rows(), ndim, dtype=s.choice(DTYPES[:3])) * s.choice((1, 1, 10, 1e9, 1e30))
     feats: Any = s.values(len(points), 3) if s.chance(0.5) else None
     if s.chance(0.3):
         points = spoiled(s, points)
     if feats is not None and s.chance(0.2):
         feats = spoiled(s, feats)
-    size: Any = s.choice((1.0, 0.5, 0.5, (0.5,) * ndim, 0, -1.0, 1e-30, float("nan"), float("inf"), *OTHERS))
+    odd = (0, -1.0, 1e-30, float("nan"), float("inf"), *OTHERS)
+    size: Any = s.choice((1.0, 0.5, (0.5,) * ndim, torch.full((ndim,), 0.1))) if s.chance(0.9) else s.choice(odd)
     options: dict[str, Any] = {}
     if s.chance(0.4):
         options["batch_index"] = torch.randint(0, 3, (len(points),), generator=s.generator)
     if s.chance(0.2):
         options["lengths"] = [len(points), 0]
     if s.chance(0.2):
-        options["axes"] = s.choice(("zyx", "xyz", "?"))
+        options["axes"] = s.mostly("zyx", "xyz")
     options = {name: spoiled(s, value) if s.chance(0.2) else value for name, value in options.items()}
     if s.chance(0.5):
-        x, index = sparse.voxelize(points, feats, size, reduce=s.choice(("mean", "sum", "max", "first", "?")), **options)
+        x, index = sparse.voxelize(points, feats, size, reduce=s.mostly("mean", "sum", "max", "first"), **options)
         assert len(index) == len(points)
-        sparse.devoxelize(x, points, s.choice(("trilinear", "nearest", "idw")), voxel_size=size, **options)
+        sparse.devoxelize(x, points, s.mostly("trilinear", "nearest", "idw"), voxel_size=size, **options)
         return
     x = s.tensor(ndim)
-    if s.chance(0.5):
-        sparse.devoxelize(x, points, s.choice(("trilinear", "nearest", "idw", "index", "?")), voxel_size=size, **options)
+    options.setdefault("lengths", None if "batch_index" in options else [len(points), 0, 0])
+    if s.chance(0.2):
+        sparse.devoxelize(x, spoiled(s, torch.arange(-1, len(x))) if s.chance(0.3) else torch.arange(len(x)), "index")
+    elif s.chance(0.5):
+        mode = s.mostly("trilinear", "nearest", "idw")
+        sparse.devoxelize(x, points, mode, voxel_size=size, fallback=s.choice(((), s.tensor(ndim))), **options)
     else:
         sparse.knn(x, points, s.number(1, 4, 0.2), voxel_size=size, **options)
 
@@ -305,7 +323,7 @@ def fuzz_segments(s: Source) -> None:
     if s.chance(0.3):
         values = spoiled(s, values)
     if s.chance(0.5):
-        given: dict[str, Any] = {"index": index, "n_segments": s.choice((None, 9, *EXTREMES[:7]))}
+        given: dict[str, Any] = {"index": index, "n_segments": s.choice((None, 9, *EXTREMES[:7], 2**62))}
     else:
         given = {"ptr": ptr, "order": order if s.chance(0.7) else None}
     if s.chance(0.5):
@@ -320,23 +338,24 @@ def fuzz_borders(s: Source) -> None:
     """Keys, dense grids, COO tensors, interpolation between sets."""
     kind = s.below(5)
     if kind <= 1:
-        coords: Any = s.cloud() if s.chance(0.5) else s.sites().abs()
+        ndim = s.choice((2, 3))
+        coords: Any = s.cloud(ndim) if s.chance(0.5) else s.sites(ndim).abs()
         coords = spoiled(s, coords) if s.chance(0.4) else coords
-        (sparse.morton_key, sparse.hilbert_key)[kind](coords, s.choice((None, 1, 5, 21, 31, *EXTREMES)))
+        (sparse.morton_key, sparse.hilbert_key)[kind](coords, s.mostly(None, 5, 16, 21, wrong=s.choice(EXTREMES)))
     elif kind == 2:
-        values = s.values(*(s.choice((1, 2, 3, 0)) for _ in range(s.choice((2, 3, 4, 5, 5, 6)))))
+        values = s.values(*(s.choice((1, 2, 3, 0)) for _ in range(s.mostly(3, 4, 5, 6, wrong=2))))
         mask: Any = (values != 0).any(1) if s.chance(0.5) else None
         x = SparseTensor.from_dense(values, spoiled(s, mask) if s.chance(0.3) else mask)
         shape = s.axes(x.ndim, 0, 5) if s.chance(0.3) else None
         x.dense(shape)
         SparseTensor.from_torch_sparse(x.to_torch_sparse())
     elif kind == 3:
-        x, other = s.tensor(), s.tensor()
-        mode = s.choice(("nearest", "trilinear", "idw", "?"))
-        sparse.interpolate(x, other if s.chance(0.7) else s.choice(OTHERS), mode, k=s.number(1, 3))
+        x = s.tensor()
+        target = s.mostly(s.tensor(x.ndim), s.tensor(x.ndim).sites, wrong=s.choice((*OTHERS, s.tensor())))
+        sparse.interpolate(x, target, s.mostly("nearest", "trilinear", "idw"), k=s.number(1, 3))
     else:
         x = s.tensor()
-        sparse.intersection(x, s.tensor(x.ndim if s.chance(0.8) else None))
+        sparse.intersection(x, s.tensor(s.mostly(x.ndim, wrong=None)))
         dense: Tensor = x.dense()
         x.dense(tuple(dense.shape[2:]), origin=s.axes(x.ndim, -3, 0))
 

@@ -37,6 +37,10 @@ class Source:
     def choice(self, values: Sequence[Any]) -> Any:
         return self.random.choice(values)
 
+    def mostly(self, *values: Any, wrong: Any = "?") -> Any:
+        """One of the values, at times a wrong one."""
+        return wrong if self.chance(0.03) else self.random.choice(values)
+
     def number(self, low: int, high: int, wild: float = 0.05) -> Any:
         """From low to high, at times anything."""
         return self.choice(WILD) if self.chance(wild) else self.random.randint(low, high)
@@ -77,7 +81,23 @@ class Source:
     def tensor(self, ndim: int | None = None, channels: int = 4, dtype: torch.dtype = torch.float32) -> SparseTensor:
         coords = self.sites(ndim)
         coords = coords[torch.randperm(len(coords), generator=self.generator)]
-        return SparseTensor(coords, self.values(len(coords), channels, dtype=dtype), batch_size=self.choice((3, 4)))
+        return SparseTensor(coords, self.values(len(coords), channels, dtype=dtype), batch_size=self.mostly(3, wrong=4))
+
+
+def forged_index(s: Source, keys: Tensor, layout: Tensor) -> tuple[Tensor, Tensor]:
+    """Ascending keys and a layout whose multipliers descend, as they must, but which no cloud has."""
+    powers = sorted((s.random.getrandbits(s.choice((2, 8, 31, 62, 63))) for _ in range(layout.shape[1])), reverse=True)
+    layout = layout.clone()
+    layout[1] = torch.tensor([max(1, min(p, INT64.max)) for p in powers])
+    if s.chance(0.7):
+        layout[1, -1] = 1
+    if s.chance(0.5):
+        layout[1, 0] = s.choice((2**62, INT64.max, INT64.max // 2, int(layout[1, 1])))
+    elif s.chance(0.2):
+        layout[1] = 1
+    if s.chance(0.5):
+        keys = keys + (INT64.max - s.choice((0, 1, 63, 2**31, 2**62)) - (int(keys[-1]) if len(keys) else 0))
+    return keys, layout
 
 
 def spoiled(s: Source, value: Any) -> Any:

@@ -153,6 +153,14 @@ def test_spreading_twin_equals_dense_on_the_zero_filled_grid(engine: str, out_ru
     assert_close(twin(found.x).dense(), dense(found.values))
 
 
+@pytest.mark.parametrize("count_include_pad", [True, False])
+def test_average_pool_counts_as_the_dense_one(engine: str, count_include_pad: bool) -> None:
+    """Without padding the zeros of the grid count either way."""
+    found = grid(2, 3, 0.3, shape=(8, 6))
+    pool = nn.AvgPool2d(2, count_include_pad=count_include_pad)
+    assert_close(convert_sparse(pool)(found.x).dense(), pool(found.values))
+
+
 def test_layers_and_names() -> None:
     net = network(ResNet)
     twin = convert_sparse(net)

@@ -277,6 +277,23 @@ def test_prescribed_sites(engine: str, case: Case, fill: float) -> None:
     check_conv(case, found, sparse, convolved, mask)
 
 
+@pytest.mark.parametrize("out_rule", ["dense", "floor"])
+def test_pointwise_kernel_with_padding_moves_the_grid(engine: str, out_rule: str) -> None:
+    case = replace(BASE, kernel=(1, 1, 1), padding=(1, 0, 2))
+    check_strided(case, out_rule)
+    check_strided(replace(case, padding=(0, 0, 0), stride=(1, 2, 1)), out_rule)
+
+
+def test_prescribed_child_of_another_geometry(engine: str) -> None:
+    """The sites come from a layer with one kernel, the values from one with another."""
+    found = grid(2, 3)
+    child = functional.max_pool(found.x, 3, 2, 1)
+    weight = torch.randn(4, 3, 5, 5, dtype=torch.float64)
+    y = functional.sparse_conv(found.x, layout.from_dense(weight), 5, None, 2, 2, sites=child)
+    assert y.sites is child.sites
+    assert_close(y.feats, at_sites(CONV[2](found.values, weight, None, 2, 2), y.coords))
+
+
 def test_unbounded_grid_with_negative_sites(engine: str) -> None:
     found = grid(2, channels=3, fill=0.4)
     moved = found.x.coords.clone()

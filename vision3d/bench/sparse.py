@@ -142,7 +142,7 @@ def _machine() -> dict[str, Any]:
 
 def _isa() -> str | None:
     try:
-        from vision3d.sparse import _native
+        from vision3d.sparse._native import isa
     except ImportError:
         return None
-    return str(_native.isa())
+    return str(isa())

@@ -67,9 +67,9 @@ def sparse_engine() -> dict[str, Any]:
         found["cpu"] = backends.explain("cpu")
         if torch.cuda.is_available():
             found["cuda"] = backends.explain("cuda")
-        from vision3d.sparse import _native
+        from vision3d.sparse._native import isa
 
-        found["isa"] = _native.isa()
+        found["isa"] = isa()
     except (ImportError, ValueError) as error:
         # Not compiled, or an environment variable names a backend or an instruction set that is not here.
         found["problem"] = " ".join(str(error).split())

@@ -81,7 +81,7 @@ def elementwise(
 
     if isinstance(other, SparseTensor):
         _same_sites(x, other, f"operand of {sign}")
-        if other.n_channels not in (1, x.n_channels) and x.n_channels != 1:
+        if other.n_channels != x.n_channels and other.n_channels != 1 and x.n_channels != 1:
             raise ValueError(f"operand of {sign}: {other.n_channels} and {x.n_channels} channels do not fit")
         return x.with_sorted(operation(x.sorted_feats, other.sorted_feats))
     if isinstance(other, Tensor) and other.ndim > 0:
@@ -98,7 +98,8 @@ def _per_site(x: SparseTensor, other: Tensor, sign: str) -> Tensor:
     if other.ndim == 1:
         shape = (1, other.shape[0]) + (1,) * axes
     fits = len(shape) == axes + 2 and all(n == 1 for n in shape[2:])
-    if not fits or shape[0] not in (1, x.batch_size) or shape[1] not in (1, x.n_channels):
+    fits = fits and (shape[0] == 1 or shape[0] == x.batch_size) and (shape[1] == 1 or shape[1] == x.n_channels)
+    if not fits:
         raise ValueError(
             f"operand of {sign}: a tensor of shape {tuple(other.shape)} fits neither ({x.n_channels},) nor "
             f"({x.batch_size}, {x.n_channels}{', 1' * axes}); use replace() to set the features of every site"
@@ -112,7 +113,9 @@ def union_add(x: SparseTensor, other: SparseTensor) -> SparseTensor:
     """Sum over the sites of either; sorted rows. Raises ``ValueError`` when stride, axes or channels differ."""
     from vision3d.sparse.tensor import SparseTensor
 
-    if x.sites.same_sites(other.sites):
+    # A traced graph does not know whether two sets are equal; their union is right either way.
+    same = x.sites is other.sites if torch.compiler.is_compiling() else x.sites.same_sites(other.sites)
+    if same:
         return x.with_sorted(x.sorted_feats + other.sorted_feats)
     _fits(x, other, "union")
     sites = x.sites.union(other.sites)
@@ -159,6 +162,11 @@ def samples(x: SparseTensor, start: int, stop: int | None) -> SparseTensor:
 
 
 def _same_sites(x: SparseTensor, other: SparseTensor, what: str) -> None:
+    if x.sites is other.sites:
+        return
+    if torch.compiler.is_compiling():
+        _check_same_later(x, other, what)
+        return
     if x.sites.same_sites(other.sites):
         return
     _fits(x, other, what, channels=False)
@@ -170,6 +178,13 @@ def _same_sites(x: SparseTensor, other: SparseTensor, what: str) -> None:
         f"{what}: the site sets differ ({len(other)} and {len(x)} sites; for instance only one has "
         f"{tuple(site.tolist())}); use union() to add over the sites of either"
     )
+
+
+def _check_same_later(x: SparseTensor, other: SparseTensor, what: str) -> None:
+    """A traced graph compares the sites when it runs."""
+    _fits(x, other, what, channels=False)
+    torch._check(len(x) == len(other))
+    torch._assert_async((x.sites.coords == other.sites.coords).all(), f"{what}: the site sets differ")
 
 
 def _fits(x: SparseTensor, other: SparseTensor, what: str, channels: bool = True) -> None:

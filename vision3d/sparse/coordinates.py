@@ -90,7 +90,7 @@ class CoordinateSet:
     @property
     def ndim(self) -> int:
         """D."""
-        return self.coords.shape[1] - 1
+        return len(self.stride)
 
     @property
     def inverse(self) -> Tensor | None:
@@ -345,6 +345,8 @@ def _check_coords(coords: Tensor) -> None:
 
 def _check_bounds(coords: Tensor, layout: Tensor, batch_size: int | None, shape: Ints | None) -> int:
     """The batch size, after a check of every (sorted) row against it and the grid."""
+    if torch.compiler.is_compiling():
+        return _check_bounds_later(coords, batch_size, shape)
     n = coords.shape[0]
     largest = int(coords[-1, 0]) if n else -1
     if n and int(layout[0, 0]) < 0:
@@ -365,4 +367,16 @@ def _check_bounds(coords: Tensor, layout: Tensor, batch_size: int | None, shape:
         outside = ((space < 0) | (space >= space.new_tensor(shape))).any(1)
         site = coords[int(outside.nonzero()[0, 0])]
         raise ValueError(f"site {tuple(site.tolist())} (batch first) lies outside spatial_shape {shape}")
+    return batch_size
+
+
+def _check_bounds_later(coords: Tensor, batch_size: int | None, shape: Ints | None) -> int:
+    """The same in a traced graph, which does not know the rows yet: it checks them when it runs."""
+    if batch_size is None:
+        raise ValueError("batch_size must be given where a SparseTensor is made inside torch.compile or torch.export")
+    torch._assert_async((coords[:, 0] < batch_size).all(), "a batch index is not below batch_size")
+    if shape is not None:
+        space = coords[:, 1:]
+        inside = (space >= 0) & (space < space.new_tensor(shape))
+        torch._assert_async(inside.all(), "a site lies outside spatial_shape")
     return batch_size

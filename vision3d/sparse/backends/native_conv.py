@@ -59,7 +59,21 @@ def gconv(
 
 
 @fake(gconv)
-def _(feats, weight, bias, pair_in, pair_out, list_ptr, block_in, block_out, n_out, mirrored, groups, transpose_weight, relu):  # type: ignore[no-untyped-def]  # fmt: skip
+def _(  # type: ignore[no-untyped-def]
+    feats,
+    weight,
+    bias,
+    pair_in,
+    pair_out,
+    list_ptr,
+    block_in,
+    block_out,
+    n_out,
+    mirrored,
+    groups,
+    transpose_weight,
+    relu,
+):
     channels = weight.shape[1] * groups if transpose_weight else weight.shape[2]
     return feats.new_empty((n_out, channels))
 
@@ -109,7 +123,7 @@ def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]
 
 
 def _backward(ctx, grad):  # type: ignore[no-untyped-def]
-    """A convolution is linear in features and in weight, so its derivatives are convolutions of the same map, and theirs
+    """A convolution is linear in features and in weight: its derivatives are convolutions of the same map, and theirs
     as well."""
     feats, weight, output, *tables = ctx.saved_tensors
     if ctx.relu:

@@ -150,7 +150,8 @@ def subm_map(keys: Tensor, layout: Tensor, kernel_size: Sequence[int], dilation:
     if any(k % 2 == 0 for k in kernel_size):
         raise ValueError(f"a submanifold convolution needs an odd kernel_size, not {tuple(kernel_size)}")
     n = keys.shape[0]
-    return KernelMap(*_subm_map(keys, layout, kernel_size, dilation), n, n, tuple(kernel_size), True)
+    pair_in, pair_out, ptr, block_in, block_out = _subm_map(keys, layout, kernel_size, dilation)
+    return KernelMap(pair_in, pair_out, ptr, block_in, block_out, n, n, tuple(kernel_size), True)
 
 
 def pair_map(
@@ -164,8 +165,11 @@ def pair_map(
     dilation: Sequence[int],
 ) -> KernelMap:
     """See ``Backend.pair_map``."""
-    arrays = _pair_map(in_keys, in_layout, out_coords, kernel_size, stride, padding, dilation)
-    return KernelMap(*arrays, in_keys.shape[0], out_coords.shape[0], tuple(kernel_size), False)
+    pair_in, pair_out, ptr, block_in, block_out = _pair_map(
+        in_keys, in_layout, out_coords, kernel_size, stride, padding, dilation
+    )
+    n_in, n_out = in_keys.shape[0], out_coords.shape[0]
+    return KernelMap(pair_in, pair_out, ptr, block_in, block_out, n_in, n_out, tuple(kernel_size), False)
 
 
 def strided_coords(

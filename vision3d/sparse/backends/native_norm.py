@@ -26,8 +26,8 @@ def norm(
     out = torch.empty_like(wide)
     mean = wide.new_empty((ptr.shape[0] - 1, groups))
     scale = torch.empty_like(mean)
-    affine = (None if p is None else p.to(wide.dtype).contiguous() for p in (weight, bias))
-    _native.sample_norm(wide, ptr, groups, *affine, eps, out, mean, scale, torch.get_num_threads())
+    factor, shift = (None if p is None else p.to(wide.dtype).contiguous() for p in (weight, bias))
+    _native.sample_norm(wide, ptr, groups, factor, shift, eps, out, mean, scale, torch.get_num_threads())
     return out.to(feats.dtype), mean, scale
 
 

@@ -63,6 +63,7 @@ void conv_grad(In<T, 2> feats, In<T, 2> grad_out, In<int32_t, 1> pair_in, In<int
             "grad_weight does not fit the channels of feats and grad_out");
     a.lists = pair_lists(pair_in, pair_out, list_ptr, block_in, block_out, static_cast<int64_t>(grad_weight.shape(0)),
                          mirrored, a.n_in, a.n_out);
+    if (grad_weight.size() == 0) return;
     a.feats = feats.data();
     a.grad_out = grad_out.data();
     a.grad_weight = grad_weight.data();

@@ -63,8 +63,7 @@ auto lookup(In<int64_t, 1> keys, In<int64_t, 2> layout, In<int32_t, 2> coords, i
     const Rows sites = checked_rows(coords);
     const Layout box = checked_layout(layout);
     if (box.columns != sites.columns) throw std::invalid_argument("layout and coords differ in their number of columns");
-    const int64_t n = static_cast<int64_t>(keys.shape(0));
-    if (n > kMaxRows) throw std::invalid_argument("keys has more than 2^31 - 2 rows: " + std::to_string(n));
+    const int64_t n = checked_keys(keys, box);
     Buffer<int64_t> found(sites.n);
     {
         nb::gil_scoped_release unlocked;

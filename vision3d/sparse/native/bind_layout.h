@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string>
 
 #include "buffer.h"
 #include "keys.h"
@@ -32,7 +33,19 @@ inline Layout checked_layout(In<int64_t, 2> layout) {
         if (box.multiplier[c] < 1 || (c > 0 && box.multiplier[c] > box.multiplier[c - 1]))
             throw std::invalid_argument("layout: multipliers must be positive and must not ascend");
     }
+    if (box.multiplier[box.columns - 1] != 1) throw std::invalid_argument("layout: the last multiplier must be 1");
     return box;
+}
+
+/// Sorted keys that may belong to the layout: with the guard behind them they end below 2^63, so that sums of a key and
+/// a step do not overflow. Their order is checked where they are read.
+inline int64_t checked_keys(In<int64_t, 1> keys, const Layout &layout) {
+    const int64_t n = static_cast<int64_t>(keys.shape(0));
+    if (n > kMaxRows) throw std::invalid_argument("keys has more than 2^31 - 2 rows: " + std::to_string(n));
+    if (n > 0 && keys.data()[n - 1] / layout.multiplier[0] >= INT64_MAX / layout.multiplier[0])
+        throw std::invalid_argument("keys do not belong to the layout: the last one is " +
+                                    std::to_string(keys.data()[n - 1]));
+    return n;
 }
 
 inline auto layout_array(const Layout &layout) {

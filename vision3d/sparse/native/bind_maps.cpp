@@ -55,8 +55,7 @@ nb::tuple subm(In<int64_t, 1> keys, In<int64_t, 2> layout, const Ints &kernel, c
     const Layout box = checked_layout(layout);
     const Ints ones(static_cast<size_t>(box.columns) - 1, 1);
     const Geometry geometry = checked_geometry(box.columns, kernel, ones, ones, dilation);
-    const int64_t n = static_cast<int64_t>(keys.shape(0));
-    if (n > kMaxRows) throw std::invalid_argument("keys has more than 2^31 - 2 rows");
+    const int64_t n = checked_keys(keys, box);
     if (geometry.volume() % 2 == 0) throw std::invalid_argument("a submanifold convolution needs an odd kernel_size");
     Map map;
     {
@@ -72,8 +71,7 @@ nb::tuple pairs(In<int64_t, 1> in_keys, In<int64_t, 2> in_layout, In<int32_t, 2>
     const Rows out = checked_rows(out_coords);
     if (box.columns != out.columns) throw std::invalid_argument("in_layout and out_coords differ in their number of columns");
     const Geometry geometry = checked_geometry(box.columns, kernel, stride, padding, dilation);
-    const int64_t n = static_cast<int64_t>(in_keys.shape(0));
-    if (n > kMaxRows) throw std::invalid_argument("in_keys has more than 2^31 - 2 rows");
+    const int64_t n = checked_keys(in_keys, box);
     Map map;
     {
         nb::gil_scoped_release unlocked;

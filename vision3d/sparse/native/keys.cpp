@@ -46,7 +46,8 @@ template <typename F>
 decltype(auto) with_sorted(const SortedRows &sorted, F &&f) {
     if (sorted.wide) {
         const KeyRow *pairs = sorted.pairs.data();
-        return f([pairs](int64_t i) { return pairs[i].key; }, [pairs](int64_t i) { return static_cast<int64_t>(pairs[i].row); });
+        return f([pairs](int64_t i) { return pairs[i].key; },
+                 [pairs](int64_t i) { return static_cast<int64_t>(pairs[i].row); });
     }
     const uint64_t *words = sorted.words.data();
     const int bits = sorted.row_bits;
@@ -76,7 +77,7 @@ inline int64_t unpack(const Fields &f, const Layout &layout, uint64_t key, int32
 }  // namespace
 
 Pieces::Pieces(int64_t rows, int threads, int64_t smallest, int64_t unit) : n(rows) {
-    const int64_t wanted = threads <= 1 ? 1 : std::max<int64_t>(1, std::min<int64_t>(4 * usable_threads(threads), rows / smallest));
+    const int64_t wanted = threads <= 1 ? 1 : std::clamp<int64_t>(rows / smallest, 1, 4 * usable_threads(threads));
     size = std::max<int64_t>(1, ((rows + wanted - 1) / wanted + unit - 1) / unit * unit);
     count = (rows + size - 1) / size;
 }
@@ -113,15 +114,18 @@ std::string site_text(const int32_t *site, int columns) {
     return text + ")";
 }
 
+void check_batches(const Rows &rows, const Bounds &bounds) {
+    if (bounds.low[0] >= 0) return;
+    int64_t row = 0;
+    while (rows.data[row * rows.columns] >= 0) ++row;
+    throw std::invalid_argument("coords row " + std::to_string(row) + " has the negative batch index " +
+                                std::to_string(rows.data[row * rows.columns]));
+}
+
 Layout layout_of(const Rows &rows, const Bounds &bounds) {
     Layout layout;
     layout.columns = rows.columns;
-    if (rows.n > 0 && bounds.low[0] < 0) {
-        int64_t row = 0;
-        while (rows.data[row * rows.columns] >= 0) ++row;
-        throw std::invalid_argument("coords row " + std::to_string(row) + " has the negative batch index " +
-                                    std::to_string(rows.data[row * rows.columns]));
-    }
+    check_batches(rows, bounds);
     constexpr uint64_t limit = uint64_t(1) << 63;
     uint64_t product = 1;
     bool fits = true;
@@ -273,7 +277,8 @@ UniqueSites unique_sites(const Rows &rows, const Bounds &bounds, const Layout &l
                     if (i == 0 || key(i) != key(i - 1)) {
                         ++at;
                         sites.ptr[at] = i;
-                        sites.keys[at] = unpack<columns>(sorted.fields, layout, key(i), sites.coords.data() + at * columns);
+                        int32_t *site = sites.coords.data() + at * columns;
+                        sites.keys[at] = unpack<columns>(sorted.fields, layout, key(i), site);
                     }
                     sites.order[i] = row(i);
                     sites.inverse[row(i)] = at;

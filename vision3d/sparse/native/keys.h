@@ -41,6 +41,9 @@ struct Bounds {
 
 Bounds bounds_of(const Rows &rows, int threads);
 
+/// Throws std::invalid_argument for a negative batch index.
+void check_batches(const Rows &rows, const Bounds &bounds);
+
 /// Throws std::invalid_argument for a negative batch index or keys that do not fit 63 bits.
 Layout layout_of(const Rows &rows, const Bounds &bounds);
 

@@ -44,7 +44,8 @@ struct Lines {
                 }
                 before = key;
             }
-            if (bad || keys[end - 1] < 0) throw std::invalid_argument("keys must not be negative and must ascend strictly");
+            if (bad || keys[end - 1] < 0)
+                throw std::invalid_argument("keys must not be negative and must ascend strictly");
         });
         for (const auto &piece : found) count += static_cast<int64_t>(piece.size());
         key = Buffer<uint64_t>(count + 1);

@@ -55,7 +55,8 @@ class Directory {
 };
 
 template <typename Find>
-void find_all(const Layout &layout, const Rows &sites, int64_t last_batch, int64_t *found, int threads, const Find &find) {
+void find_all(const Layout &layout, const Rows &sites, int64_t last_batch, int64_t *found, int threads,
+              const Find &find) {
     int64_t places[kMaxColumns];
     places[0] = last_batch + 1;
     for (int c = 1; c < sites.columns; ++c) places[c] = layout.places(c);

@@ -12,7 +12,7 @@
 
 namespace vision3d {
 
-/// Pairs of a chunk: list l begins at pair[l * stride], end[l] is behind its last one. Input row above, output row below.
+/// Pairs of a chunk, input row << 32 | output row: list l begins at pair[l * stride], end[l] is behind its last one.
 struct Scratch {
     int64_t stride;
     Buffer<uint64_t> pair;
@@ -29,13 +29,23 @@ struct Scratch {
 
 constexpr int64_t kAhead = 3;  // places behind the last input that a merge may look at
 
-/// Output rows [begin, end) want places target[row] + shift, at input rows not before `first`.
+/// Places that output rows want, from row `first` on.
+template <typename Key>
+struct Targets {
+    const Key *data;
+    int64_t first;
+
+    Key of(int64_t row) const { return data[row - first]; }
+};
+
+/// Output rows [begin, end) want places target.of(row) + shift, at input rows not before `first`.
 template <typename Key>
 struct Meeting {
     int64_t begin, end, first;
     Key shift;
 };
 
+/// Ascending in their rows.
 template <typename Key>
 struct Meetings {
     int64_t count = 0;
@@ -46,7 +56,7 @@ struct Meetings {
     const Meeting<Key> *end() const { return list.data() + count; }
 };
 
-/// A row of kernel offsets: list + j wants the place at shift + j, j = 0 .. width - 1.
+/// Neighbouring kernel offsets: list + j wants the place at shift + j, j = 0 .. width - 1.
 struct OffsetSpan {
     int64_t list, width, shift;
 };
@@ -54,7 +64,7 @@ struct OffsetSpan {
 /// A span of W offsets, from input row p on; returns where this pointer stands. What is found is written without a
 /// branch: a word that is no pair is overwritten by the next.
 template <typename Key, int W>
-int64_t merge(const Key *place, const Key *target, const Meetings<Key> &meetings, const OffsetSpan &span, int64_t p,
+int64_t merge(const Key *place, Targets<Key> target, const Meetings<Key> &meetings, const OffsetSpan &span, int64_t p,
               Scratch &to) {
     uint64_t *last[W];
     for (int j = 0; j < W; ++j) last[j] = to.pair.data() + to.end[span.list + j];
@@ -62,7 +72,7 @@ int64_t merge(const Key *place, const Key *target, const Meetings<Key> &meetings
         const Key shift = m.shift + static_cast<Key>(span.shift);
         p = std::max(p, m.first);
         for (int64_t i = m.begin; i < m.end; ++i) {
-            const Key wanted = target[i] + shift;
+            const Key wanted = target.of(i) + shift;
             while (place[p] < wanted) ++p;
             Key d[W];
             for (int j = 0; j < W; ++j) d[j] = place[p + j] - wanted;
@@ -82,7 +92,7 @@ int64_t merge(const Key *place, const Key *target, const Meetings<Key> &meetings
 
 /// Any width: visits the inputs that are there, which are few when the row of offsets is wide.
 template <typename Key>
-int64_t merge_wide(const Key *place, const Key *target, const Meetings<Key> &meetings, const OffsetSpan &span,
+int64_t merge_wide(const Key *place, Targets<Key> target, const Meetings<Key> &meetings, const OffsetSpan &span,
                    int64_t p, Scratch &to) {
     const Key width = static_cast<Key>(span.width);
     uint64_t *pair = to.pair.data();
@@ -92,7 +102,7 @@ int64_t merge_wide(const Key *place, const Key *target, const Meetings<Key> &mee
         const int64_t stop = m.end;
         p = std::max(p, m.first);
         for (int64_t i = m.begin; i < stop; ++i) {
-            const Key wanted = target[i] + shift;
+            const Key wanted = target.of(i) + shift;
             while (place[p] < wanted) ++p;
             for (int64_t q = p; place[q] - wanted < width; ++q)
                 pair[end[place[q] - wanted]++] = static_cast<uint64_t>(q) << 32 | static_cast<uint64_t>(i);

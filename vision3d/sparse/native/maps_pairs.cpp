@@ -45,23 +45,25 @@ class PairMerge {
     void run(int64_t begin, int64_t end, PairChunks &chunks) const {
         const int64_t last = geometry_.axes - 1, kernel = geometry_.kernel[last];
         const int64_t width = geometry_.dilation[last] == 1 ? kernel : 1;
+        const Key *place = places_.place.data();
         Scratch scratch(chunks.lists(), chunks.chunk_rows());
         Meetings<Key> meetings(chunks.chunk_rows() + 1);
         Buffer<Key> targets(chunks.chunk_rows());
         std::vector<OutputLine> lines;
-        std::vector<int64_t> line_at(rows_.size() * kernel / width, -1), row_at(line_at.size(), 0);
+        std::vector<int64_t> line_at(rows_.size() * kernel / width, -1), row_at(line_at.size(), -1);
         for (int64_t c = begin; c < end; ++c) {
             scratch.clear();
             const int64_t first = chunks.begin(c);
             output_lines(first, chunks.end(c), lines);
             for (int64_t j = 0, pointer = 0; j < kernel; j += width) {
-                write_targets(first, chunks.end(c), j * geometry_.dilation[last] - geometry_.padding[last], width, targets.data());
+                const int64_t shift = j * geometry_.dilation[last] - geometry_.padding[last];
+                write_targets(first, chunks.end(c), shift, width, targets.data());
+                const Targets<Key> target{targets.data(), first};
                 for (const OffsetRow &row : rows_) {
                     meet(lines, row, line_at[pointer], meetings);
-                    // Pointers of a task that begins within a line run once from the line's start.
-                    row_at[pointer] = merge_for<Key>(width)(places_.place.data(), targets.data() - first, meetings,
-                                                            {row.list + j, width, 0}, row_at[pointer], scratch);
-                    ++pointer;
+                    int64_t &at = row_at[pointer++];
+                    if (at < 0 && meetings.count > 0) at = first_row(target, meetings.list[0]);
+                    at = merge_for<Key>(width)(place, target, meetings, {row.list + j, width, 0}, at, scratch);
                 }
             }
             chunks.keep(c, scratch);
@@ -87,13 +89,20 @@ class PairMerge {
         }
     }
 
+    /// Where the outputs of a task begin: its first line may have begun long before.
+    int64_t first_row(Targets<Key> target, const Meeting<Key> &m) const {
+        const Key *place = places_.place.data(), wanted = static_cast<Key>(target.of(m.begin) + m.shift);
+        return std::lower_bound(place + m.first, place + lines_.n, wanted) - place;
+    }
+
     /// Places along the input line, those outside moved next to it: they cannot match, and still ascend. Negative ones
     /// wrap; the start of a line, which is added, brings them back.
     void write_targets(int64_t begin, int64_t end, int64_t shift, int64_t width, Key *targets) const {
         const int last = out_.columns - 1;
         const int64_t stride = geometry_.stride[last - 1], low = layout_.low[last];
         for (int64_t i = begin; i < end; ++i)
-            targets[i - begin] = static_cast<Key>(std::clamp(site(i)[last] * stride + shift - low, -width, lines_.extent));
+            targets[i - begin] =
+                static_cast<Key>(std::clamp(site(i)[last] * stride + shift - low, -width, lines_.extent));
     }
 
     /// Key of the input line that a line of outputs wants, or -1 when it cannot exist.
@@ -110,7 +119,8 @@ class PairMerge {
     }
 
     /// The lines of outputs that find the line they want. `pointer`: the line reached, -1 before the first.
-    void meet(const std::vector<OutputLine> &lines, const OffsetRow &row, int64_t &pointer, Meetings<Key> &found) const {
+    void meet(const std::vector<OutputLine> &lines, const OffsetRow &row, int64_t &pointer,
+              Meetings<Key> &found) const {
         const uint64_t *key = lines_.key.data();
         Meeting<Key> *to = found.list.data();
         for (const OutputLine &line : lines) {
@@ -154,8 +164,10 @@ Map pair_map(const int64_t *in_keys, int64_t n_in, const Layout &in_layout, cons
              int threads) {
     const Lines lines(in_keys, n_in, in_layout, threads);
     const int64_t width = geometry.kernel[geometry.axes - 1];
-    if (Places<uint32_t>::fits(lines, width)) return merged<uint32_t>(in_keys, lines, width, in_layout, out, geometry, threads);
-    if (Places<uint64_t>::fits(lines, width)) return merged<uint64_t>(in_keys, lines, width, in_layout, out, geometry, threads);
+    if (Places<uint32_t>::fits(lines, width))
+        return merged<uint32_t>(in_keys, lines, width, in_layout, out, geometry, threads);
+    if (Places<uint64_t>::fits(lines, width))
+        return merged<uint64_t>(in_keys, lines, width, in_layout, out, geometry, threads);
     throw std::invalid_argument("coords have too many lines for their extent; split the cloud");
 }
 

@@ -112,7 +112,8 @@ struct Piece {
 
 class Search {
   public:
-    Search(const Rows &rows, const Geometry &g, const int64_t *shape, bool transposed) : rows_(rows), leading_(g.axes - 1) {
+    Search(const Rows &rows, const Geometry &g, const int64_t *shape, bool transposed)
+        : rows_(rows), leading_(g.axes - 1) {
         for (int a = 0; a < g.axes; ++a) axes_.emplace_back(g, a, shape, transposed);
     }
 
@@ -217,7 +218,7 @@ Sites unpacked(const Buffer<uint64_t> &words, const Fields &f, int threads) {
 }  // namespace
 
 Sites output_sites(const Rows &rows, const Geometry &geometry, const int64_t *shape, bool transposed, int threads) {
-    layout_of(rows, bounds_of(rows, threads));  // refuses negative batch indices
+    check_batches(rows, bounds_of(rows, threads));
     const Search search(rows, geometry, shape, transposed);
     const Pieces pieces(rows.n, threads, 1 << 13);
     std::vector<Piece> found(static_cast<size_t>(pieces.count));

@@ -50,7 +50,7 @@ Buffer<Key> places_of(const int64_t *keys, int64_t n, int threads) {
         bool bad = keys[begin] <= (begin > 0 ? keys[begin - 1] : -1);
         for (int64_t i = begin + 1; i < end; ++i) bad |= keys[i] <= keys[i - 1];
         if (bad) throw std::invalid_argument("keys must not be negative and must ascend strictly");
-        for (int64_t i = begin; i < end; ++i) places[i] = static_cast<Key>(keys[i] - keys[0]);
+        for (int64_t i = begin; i < end; ++i) places[i] = static_cast<Key>(static_cast<uint64_t>(keys[i]) - static_cast<uint64_t>(keys[0]));
     });
     std::fill_n(places.data() + n, kAhead, std::numeric_limits<Key>::max());
     return places;
@@ -68,13 +68,15 @@ Map merged(const int64_t *keys, int64_t n, const std::vector<OffsetSpan> &spans,
         all.count = 1;
         std::vector<int64_t> pointers;
         const Key first = place[chunks.begin(pieces.begin(piece))];
-        for (const OffsetSpan &span : spans)
-            pointers.push_back(std::lower_bound(place, place + n, static_cast<Key>(first + static_cast<Key>(span.shift))) - place);
+        for (const OffsetSpan &span : spans) {
+            const Key wanted = static_cast<Key>(first + static_cast<Key>(span.shift));
+            pointers.push_back(std::lower_bound(place, place + n, wanted) - place);
+        }
         for (int64_t c = pieces.begin(piece); c < pieces.end(piece); ++c) {
             scratch.clear();
             all.list[0] = {chunks.begin(c), chunks.end(c), 0, 0};
             for (size_t s = 0; s < spans.size(); ++s)
-                pointers[s] = merge_for<Key>(spans[s].width)(place, place, all, spans[s], pointers[s], scratch);
+                pointers[s] = merge_for<Key>(spans[s].width)(place, {place, 0}, all, spans[s], pointers[s], scratch);
             chunks.keep(c, scratch);
         }
     });
@@ -89,7 +91,8 @@ Map submanifold_map(const int64_t *keys, int64_t n, const Layout &layout, const 
     const uint64_t reach = n > 0 ? static_cast<uint64_t>(keys[n - 1]) - static_cast<uint64_t>(keys[0]) : 0;
     uint64_t furthest = 0;
     for (const OffsetSpan &span : spans) furthest = std::max(furthest, static_cast<uint64_t>(span.shift + span.width));
-    if (reach < UINT32_MAX - 8 && furthest < UINT32_MAX - 8 - reach) return merged<uint32_t>(keys, n, spans, lists, threads);
+    if (reach < UINT32_MAX && furthest < UINT32_MAX - reach)
+        return merged<uint32_t>(keys, n, spans, lists, threads);
     return merged<uint64_t>(keys, n, spans, lists, threads);
 }
 
