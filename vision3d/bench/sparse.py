@@ -19,8 +19,8 @@ from vision3d.bench.targets import Row, verdicts
 from vision3d.sparse.backends import explain
 from vision3d.types import Chart
 
-#: Room sizes of the scaling question: edge of a voxel, metres.
-_SCALING_VOXELS_M = (0.18, 0.09, 0.045, 0.0175)
+#: Edge of a voxel, metres, of the scaling question: rooms of 9 thousand to a million voxels.
+_SCALING_VOXELS_M = (0.18, 0.09, 0.045, 0.022)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,6 +104,14 @@ class CoordinateSet:
 
     def __len__(self) -> int:
         return int(self.coords.shape[0])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and data loader processes: maps go along, but for those onto prescribed sets (weak references)."""
+        return {**self.__dict__, "_maps_to": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._maps_to = weakref.WeakKeyDictionary()
 
     def sample_ptr(self) -> Tensor:
         """(batch_size + 1,) int64: rows of sample b are ``ptr[b]:ptr[b + 1]`` (sorted order)."""

@@ -44,18 +44,22 @@ def backend(name: str) -> Iterator[None]:
 
 
 def backend_for(tensor: Tensor) -> Backend:
-    """The backend that handles tensors like this one. A compiled graph keeps the one it was traced with."""
-    return _loaded[_name_for(tensor.device.type)]
+    """The backend that handles tensors like this one.
+
+    ``torch.compile`` guards on what ``with backend(...)`` says, so a change compiles anew; the environment variable is
+    read when a graph is traced.
+    """
+    return _loaded[_forced[-1] if _forced else _default(tensor.device.type)]
 
 
-def _name_for(device: str) -> str:
+def _default(device: str) -> str:
     name = _chosen(device)[0]
     load(name)
     return name
 
 
 # What ``torch.compiler.assume_constant_result`` does; to call it would import the compiler with this module.
-_name_for._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_default._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def load(name: str) -> Backend:

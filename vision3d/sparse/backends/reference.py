@@ -41,12 +41,14 @@ class ReferenceBackend:
         if feats.shape[1] != weight.shape[1] * groups or weight.shape[2] % groups:
             raise ValueError(f"feats {tuple(feats.shape)} and weight {tuple(weight.shape)} do not fit, groups={groups}")
         wide = _wide(feats.dtype)
+        # Widened as a whole, so that the gradient's sums over offsets are wide as well.
+        rows, kernels = feats.to(wide), weight.to(wide)
         out = torch.zeros((kernel_map.n_out, weight.shape[2]), dtype=wide, device=feats.device)
         # Autocast would narrow the products again.
         with torch.autocast(feats.device.type, enabled=False):
             for offset in range(kernel_map.volume):
                 rows_in, rows_out = kernel_map.pairs_of(offset)
-                out = out.index_add(0, rows_out, _product(feats[rows_in].to(wide), weight[offset].to(wide), groups))
+                out = out.index_add(0, rows_out, _product(rows[rows_in], kernels[offset], groups))
         if bias is not None:
             out = out + bias.to(wide)
         return (out.relu() if relu else out).to(feats.dtype)
@@ -59,9 +61,10 @@ class ReferenceBackend:
         shape = (kernel_map.n_out, feats.shape[1])
         out = torch.zeros(shape, dtype=wide, device=feats.device)
         if mode == "sum":
+            rows = feats.to(wide)
             for offset in range(kernel_map.volume):
                 rows_in, rows_out = kernel_map.pairs_of(offset)
-                out = out.index_add(0, rows_out, feats[rows_in].to(wide))
+                out = out.index_add(0, rows_out, rows[rows_in])
             return out.to(feats.dtype)
         best = torch.full(shape, -torch.inf, dtype=feats.dtype, device=feats.device)
         source = torch.full(shape, -1, dtype=torch.int64, device=feats.device)

@@ -50,7 +50,8 @@ Buffer<Key> places_of(const int64_t *keys, int64_t n, int threads) {
         bool bad = keys[begin] <= (begin > 0 ? keys[begin - 1] : -1);
         for (int64_t i = begin + 1; i < end; ++i) bad |= keys[i] <= keys[i - 1];
         if (bad) throw std::invalid_argument("keys must not be negative and must ascend strictly");
-        for (int64_t i = begin; i < end; ++i) places[i] = static_cast<Key>(static_cast<uint64_t>(keys[i]) - static_cast<uint64_t>(keys[0]));
+        const uint64_t origin = static_cast<uint64_t>(keys[0]);  // unsigned: later pieces may hold anything still
+        for (int64_t i = begin; i < end; ++i) places[i] = static_cast<Key>(static_cast<uint64_t>(keys[i]) - origin);
     });
     std::fill_n(places.data() + n, kAhead, std::numeric_limits<Key>::max());
     return places;
