@@ -136,6 +136,18 @@ def test_batch_sizes_share_the_graph() -> None:
     assert counter.frame_count == 1
 
 
+def test_autocast_compiles() -> None:
+    net = unet("instance", 0)
+    compiled, counter = compile_once(net)
+    for points in SIZES[:2]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            (mine, grad), (theirs, wanted) = (run(f, points) for f in (compiled, net))
+        assert mine.dtype == theirs.dtype == torch.bfloat16
+        assert_same(mine.float(), theirs.float(), 2e-2)
+        assert_same(grad, wanted, 2e-2)
+    assert counter.frame_count == 1
+
+
 def test_maps_made_in_the_graph_stay_with_the_sites() -> None:
     """What the compiled call built serves the eager one, and the other way round; neither builds anew."""
     net = unet("instance", 0)
