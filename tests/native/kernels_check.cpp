@@ -46,7 +46,8 @@ struct Map {
             in[k] = ascending(count, n_in);
             out[k] = ascending(count, n_out);
             for (int64_t row = 0; row < n_out + kBlockRows; row += kBlockRows)
-                block[k].push_back(static_cast<int32_t>(std::lower_bound(out[k].begin(), out[k].end(), row) - out[k].begin()));
+                block[k].push_back(
+                    static_cast<int32_t>(std::lower_bound(out[k].begin(), out[k].end(), row) - out[k].begin()));
             lists[k] = {in[k].data(), out[k].data(), block[k].data()};
         }
     }
@@ -91,7 +92,10 @@ double forward_error(const Shape &s, const Map &map, void (*run)(const ConvArgs<
     run(a);
     steady = steady && std::memcmp(out.data(), again.data(), out.size() * sizeof(T)) == 0;
     std::vector<double> wanted(out.size()), scale(out.size());
-    for (size_t i = 0; i < out.size(); ++i) wanted[i] = s.bias ? bias[i % bias.size()] : 0, scale[i] = std::abs(wanted[i]);
+    for (size_t i = 0; i < out.size() && s.bias; ++i) {
+        wanted[i] = bias[i % bias.size()];
+        scale[i] = std::abs(wanted[i]);
+    }
     for (int64_t k = 0; k < s.volume; ++k)
         map.pairs(k, s.n_out, [&](int64_t i, int64_t o) {
             for (int64_t g = 0; g < s.groups; ++g)
@@ -142,8 +146,10 @@ struct Errors {
     void take(const Shape &s, const ConvKernels &kernels) {
         const Map map(s.n_in, s.n_out, s.volume);
         const bool depthwise = s.cin == 1 && s.cout == 1;
-        single = std::max(single, forward_error(s, map, depthwise ? kernels.depthwise_f32 : kernels.forward_f32, steady));
-        twice = std::max(twice, forward_error(s, map, depthwise ? kernels.depthwise_f64 : kernels.forward_f64, steady));
+        const auto forward_f32 = depthwise ? kernels.depthwise_f32 : kernels.forward_f32;
+        const auto forward_f64 = depthwise ? kernels.depthwise_f64 : kernels.forward_f64;
+        single = std::max(single, forward_error(s, map, forward_f32, steady));
+        twice = std::max(twice, forward_error(s, map, forward_f64, steady));
         const auto gradient_f32 = depthwise ? kernels.depthwise_gradient_f32 : kernels.gradient_f32;
         const auto gradient_f64 = depthwise ? kernels.depthwise_gradient_f64 : kernels.gradient_f64;
         single = std::max(single, gradient_error(s, map, gradient_f32, steady));
@@ -161,16 +167,19 @@ int main() {
         // Every height of a tile and every rest of a vector, in and out.
         for (int64_t channels = 1; channels <= 34; ++channels)
             errors.take({70, 70, 3, 1, channels, 1 + below(34), true, false, channels % 2 == 0}, *kernels);
-        for (int64_t rows : {1, 2, 5, 63, 64, 65, 129, 700, 1500})
-            errors.take({rows, rows + below(2) * below(rows), 1 + 2 * below(3), 1, 16, 32, rows % 2 == 0, true, false}, *kernels);
+        for (int64_t rows : {1, 2, 5, 63, 64, 65, 129, 700, 1500}) {
+            const int64_t rows_out = rows + below(2) * below(rows), volume = 1 + 2 * below(3);
+            errors.take({rows, rows_out, volume, 1, 16, 32, rows % 2 == 0, true, false}, *kernels);
+        }
         for (int64_t groups : {2, 3, 7})
             errors.take({130, 200, 4, groups, 1 + below(9), 1 + below(20), true, true, groups == 3}, *kernels);
         for (int64_t channels : {1, 3, 4, 8, 15, 16, 17, 31, 64, 100})
             errors.take({300, 300, 5, channels, 1, 1, channels % 2 == 1, channels % 3 == 0, false}, *kernels);
         const bool fine = errors.single < 1e-5 && errors.twice < 1e-13 && errors.steady;
         right = right && fine;
-        std::printf("%s: %d cases, largest error %.1e in float, %.1e in double, threads %s: %s\n", kernels->isa, errors.cases,
-                    errors.single, errors.twice, errors.steady ? "agree" : "differ", fine ? "right" : "WRONG");
+        std::printf("%s: %d cases, largest error %.1e in float, %.1e in double, threads %s: %s\n", kernels->isa,
+                    errors.cases, errors.single, errors.twice, errors.steady ? "agree" : "differ",
+                    fine ? "right" : "WRONG");
     }
     return right ? 0 : 1;
 }

@@ -18,7 +18,7 @@ INT64 = torch.iinfo(torch.int64)
 EXTREMES = (0, -1, 1, 2, 63, 64, 65, INT32.min, INT32.min + 1, INT32.max, INT32.max - 1, 2**31, 2**32, 2**40, 2**62)
 WILD = (*EXTREMES, INT64.max, INT64.min, 2**63, 2**64, -(2**63) - 1, 2**100)
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.bool)
-OTHERS = (None, True, 1.5, float("nan"), "x", b"x", [], [1, 2], (3,), {}, object, 7)
+OTHERS: tuple[Any, ...] = (None, True, 1.5, float("nan"), "x", b"x", [], [1, 2], (3,), {}, object, 7)
 
 
 class Source:

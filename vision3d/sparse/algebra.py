@@ -119,9 +119,10 @@ def union_add(x: SparseTensor, other: SparseTensor) -> SparseTensor:
         return x.with_sorted(x.sorted_feats + other.sorted_feats)
     _fits(x, other, "union")
     sites = x.sites.union(other.sites)
-    out = x.sorted_feats.new_zeros((len(sites), x.n_channels))
+    dtype = torch.promote_types(x.dtype, other.dtype)
+    out = x.sorted_feats.new_zeros((len(sites), x.n_channels), dtype=dtype)
     for tensor in (x, other):
-        out = out.index_add(0, sites.rows_of(tensor.sites.coords), tensor.sorted_feats)
+        out = out.index_add(0, sites.rows_of(tensor.sites.coords), tensor.sorted_feats.to(dtype))
     return SparseTensor.on(sites, out)
 
 

@@ -82,6 +82,8 @@ class CoordinateSet:
             keys, layout, order = found.keys, found.layout, found.order
             coords = found.coords
         shape = None if spatial_shape is None else expand(spatial_shape, ndim, "spatial_shape")
+        if shape is not None and not all(0 <= n < 2**31 for n in shape):
+            raise ValueError(f"spatial_shape must be from 0 to 2^31 - 1 on every axis, not {spatial_shape}")
         strides = expand(stride, ndim, "stride")
         if any(s < 1 for s in strides):
             raise ValueError(f"stride must be positive, not {stride}")

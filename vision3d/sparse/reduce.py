@@ -67,6 +67,8 @@ def _sorted_by(index: Tensor, rows: int, n_segments: int | None) -> tuple[Tensor
         raise ValueError(f"index has {index.shape[0]} entries, values {rows} rows")
     largest = int(index.amax()) if rows else -1
     segments = largest + 1 if n_segments is None else n_segments
+    if segments < 0:
+        raise ValueError(f"n_segments must not be negative, not {segments}")
     if rows and (int(index.amin()) < 0 or largest >= segments):
         row = int(((index < 0) | (index >= segments)).nonzero()[0, 0])
         raise ValueError(f"index row {row} is {int(index[row])}, but segments are 0 to {segments - 1}")

@@ -17,6 +17,12 @@ from vision3d.sparse.kernel_map import KernelMap
 _WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 
 
+def _per_group(channels: int, groups: int) -> int:
+    if groups < 1:
+        raise ValueError(f"groups must be at least 1, not {groups}")
+    return channels // groups
+
+
 @operator("gconv")
 def gconv(
     feats: Tensor,
@@ -94,7 +100,7 @@ def gconv_grad(
     """(K, Cin / groups, Cout): gradient of the weight."""
     dtype = feats.dtype
     wide = _WIDE.get(dtype, dtype)
-    grad = torch.empty((volume, feats.shape[1] // groups, grad_out.shape[1]), dtype=wide)
+    grad = torch.empty((volume, _per_group(feats.shape[1], groups), grad_out.shape[1]), dtype=wide)
     _native.conv_grad(
         feats.to(wide).contiguous(),
         grad_out.to(wide).contiguous(),
@@ -113,7 +119,7 @@ def gconv_grad(
 
 @fake(gconv_grad)
 def _(feats, grad_out, pair_in, pair_out, list_ptr, block_in, block_out, volume, mirrored, groups):  # type: ignore[no-untyped-def]
-    return feats.new_empty((volume, feats.shape[1] // groups, grad_out.shape[1]))
+    return feats.new_empty((volume, _per_group(feats.shape[1], groups), grad_out.shape[1]))
 
 
 def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]

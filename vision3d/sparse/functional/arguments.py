@@ -14,6 +14,8 @@ from torch import Tensor
 from vision3d.sparse.coordinates import CoordinateSet, Ints, expand
 from vision3d.sparse.tensor import SparseTensor
 
+INT32 = torch.iinfo(torch.int32)
+
 #: What a call may name as a set of sites.
 Sites = SparseTensor | CoordinateSet
 
@@ -23,11 +25,13 @@ def at_least(value: int | Sequence[int], ndim: int, argument: str, low: int, nam
 
     Raises:
         TypeError: a value is not an integer.
-        ValueError: the number of values is not D, or one is too small.
+        ValueError: the number of values is not D, or one is too small, or beyond int32 as coordinates are.
     """
     values = expand(value, ndim, argument)
     if any(v < low for v in values):
         raise ValueError(f"{name}: {argument} must be at least {low} on every axis, not {value}")
+    if any(v > INT32.max for v in values):
+        raise ValueError(f"{name}: {argument} must be below 2^31 on every axis, not {value}")
     return values
 
 
