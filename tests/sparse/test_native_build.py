@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -73,6 +74,18 @@ def test_without_the_compiled_module_native_cannot_be_asked_for() -> None:
 def test_with_the_compiled_module_there_is_no_warning() -> None:
     pytest.importorskip("vision3d.sparse._native")
     assert smoke(sys.executable, cwd=ROOT)[1:3] == ["native (tensors on the CPU)", "0"]
+
+
+def test_the_type_stub_has_every_function_and_argument() -> None:
+    native = pytest.importorskip("vision3d.sparse._native")
+    stub = ast.parse((ROOT / "vision3d/sparse/_native.pyi").read_text())
+    written = {f.name: [a.arg for a in f.args.args] for f in stub.body if isinstance(f, ast.FunctionDef)}
+    compiled = {}
+    for name in dir(native):
+        for signature, *_ in getattr(getattr(native, name), "__nb_signature__", ()):
+            arguments = re.sub(r"\[[^][]*\]", "", re.sub(r"\[[^][]*\]", "", signature)).partition("->")[0]
+            compiled[name] = re.findall(r"(\w+):", arguments)
+    assert written == compiled
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
