@@ -16,6 +16,8 @@ from vision3d import sparse
 
 _native = pytest.importorskip("vision3d.sparse._native")
 
+from vision3d.sparse.backends import native_conv  # noqa: E402  (needs the compiled module)
+
 PROGRAM = Path(__file__).with_name("fuzz_native.py")
 
 
@@ -50,6 +52,13 @@ def sites(ndim: int = 2, rows: int = 6) -> sparse.SparseTensor:
     return sparse.SparseTensor(coords, torch.ones(rows, 2))
 
 
+def weight_gradient(groups: int) -> torch.Tensor:
+    m = sites().sites.subm_map((3, 3), (1, 1))
+    tables = (m.pair_in, m.pair_out, m.list_ptr, m.block_in, m.block_out)
+    found: torch.Tensor = native_conv.gconv_grad(torch.ones(6, 2), torch.ones(6, 2), *tables, 9, True, groups)
+    return found
+
+
 #: What the fuzzer once found to crash, overflow or end in an error of torch's.
 FOUND = [
     (lambda: sparse.SubMConv2d(2, 2, 3, dilation=2**40), r"SubMConv2d: dilation must be below 2\^31 on every axis"),
@@ -62,6 +71,7 @@ FOUND = [
         lambda: sparse.SparseTensor(sites().coords, sites().feats, (2**31, 99)),
         r"spatial_shape must be from 0 to 2\^31 - 1",
     ),
+    (lambda: weight_gradient(groups=0), "groups must be at least 1, not 0"),
     (lambda: sparse.SparseTensor(sites().coords[:0], sites().feats[:0], -1), "spatial_shape must be from 0"),
 ]
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from vision3d import sparse
 from vision3d.sparse import KernelMap
-from vision3d.sparse.backends import native_conv, native_reduce
 
 pytest.importorskip("vision3d.sparse._native")
+
+from vision3d.sparse.backends import native_conv, native_reduce
 
 #: One pass makes maps of some 60 kB; a map kept per pass would show as 60 MB, a forgotten array of 100 bytes as 100 kB.
 PROGRAM = """

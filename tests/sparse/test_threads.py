@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from vision3d import sparse
 from vision3d.sparse import SparseTensor
-from vision3d.sparse.backends import native_conv, native_maps, native_reduce
 
 _native = pytest.importorskip("vision3d.sparse._native")
 
+from vision3d.sparse.backends import native_conv, native_maps, native_reduce  # noqa: E402  (needs the compiled module)
 
 _SEEDING = threading.Lock()
 
@@ -138,13 +138,13 @@ def load() -> Iterator[None]:
 
 def test_same_bits_under_load(load: None) -> None:
     """Twenty repeats with three threads, while others take the processors away at any moment."""
-    coords = cloud(6000)
-    names = ("maps", "subm", "depthwise", "strided", "max pool", "reductions")
+    few, many = cloud(6000), cloud()
+    work = {"maps": many, "subm": few, "depthwise": few, "strided": few, "max pool": few, "reductions": few}
     with threads(1):
-        wanted = {name: WORK[name](coords) for name in names}
+        wanted = {name: WORK[name](coords) for name, coords in work.items()}
     with threads(3):
         for _ in range(20):
-            for name in names:
+            for name, coords in work.items():
                 assert_equal_bits(WORK[name](coords), wanted[name])
 
 
