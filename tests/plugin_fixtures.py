@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -76,9 +77,19 @@ class Command:
 
     def start(self, *args: object) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "vision3d", *map(str, args)]
-        return subprocess.Popen(
-            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ.copy()
-        )
+        # A job in the background of a shell ignores Ctrl-C, and so would its children.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen(
+                command,
+                cwd=self.folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ.copy(),
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def __call__(self, *args: object, code: int = 0) -> tuple[str, str]:
         process = self.start(*args)

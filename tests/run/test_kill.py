@@ -14,7 +14,7 @@ import pytest
 from plugin_fixtures import Command
 
 FIT = ("--stage.count", 6, "--stage.delay-s", 0.25)
-EVAL = ("--delay-s", 0.25, "--break-on", "n004", "--baselines", "--pictures", 2)
+EVAL = ("--delay-s", 0.1, "--break-on", "n004", "--baselines", "--pictures", 2)
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
