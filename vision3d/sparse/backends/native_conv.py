@@ -13,8 +13,7 @@ from torch import Tensor
 from vision3d.sparse import _native
 from vision3d.sparse.backends.operators import differentiable, fake, operator
 from vision3d.sparse.kernel_map import KernelMap
-
-_WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+from vision3d.sparse.widening import wide_dtype
 
 
 def _per_group(channels: int, groups: int) -> int:
@@ -43,7 +42,7 @@ def gconv(
     outputs are our inputs when ``transpose_weight``."""
     channels = weight.shape[1] * groups if transpose_weight else weight.shape[2]
     dtype = feats.dtype
-    wide = _WIDE.get(dtype, dtype)
+    wide = wide_dtype(dtype)
     out = torch.empty((n_out, channels), dtype=wide)
     _native.conv(
         feats.to(wide).contiguous(),
@@ -99,7 +98,7 @@ def gconv_grad(
 ) -> Tensor:
     """(K, Cin / groups, Cout): gradient of the weight."""
     dtype = feats.dtype
-    wide = _WIDE.get(dtype, dtype)
+    wide = wide_dtype(dtype)
     grad = torch.empty((volume, _per_group(feats.shape[1], groups), grad_out.shape[1]), dtype=wide)
     _native.conv_grad(
         feats.to(wide).contiguous(),

@@ -9,12 +9,7 @@ from torch import Tensor
 from vision3d.sparse import _native
 from vision3d.sparse.backends.operators import differentiable, fake, operator
 from vision3d.sparse.backends.reference import ReferenceBackend
-
-_WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
-
-
-def _widened(values: Tensor) -> Tensor:
-    return values.to(_WIDE.get(values.dtype, values.dtype)).contiguous()
+from vision3d.sparse.widening import wide_dtype, widened
 
 
 @operator("sample_norm")
@@ -22,7 +17,7 @@ def norm(
     feats: Tensor, ptr: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The normalised features, and mean and 1 / sqrt(variance + eps) per sample and group."""
-    wide = _widened(feats)
+    wide = widened(feats).contiguous()
     out = torch.empty_like(wide)
     mean = wide.new_empty((ptr.shape[0] - 1, groups))
     scale = torch.empty_like(mean)
@@ -33,7 +28,7 @@ def norm(
 
 @fake(norm)
 def _(feats, ptr, groups, weight, bias, eps):  # type: ignore[no-untyped-def]
-    wide = _WIDE.get(feats.dtype, feats.dtype)
+    wide = wide_dtype(feats.dtype)
     shape = (ptr.shape[0] - 1, groups)
     return feats.new_empty(feats.shape), feats.new_empty(shape, dtype=wide), feats.new_empty(shape, dtype=wide)
 
@@ -50,13 +45,13 @@ def norm_grad(
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of feats, weight and bias; mean and scale are those of the forward pass."""
-    wide = _widened(feats)
+    wide = widened(feats).contiguous()
     grad_feats, grad_weight = torch.empty_like(wide), wide.new_empty(feats.shape[1])
     grad_bias = torch.empty_like(grad_weight)
     factor = None if weight is None else weight.to(wide.dtype).contiguous()
     grads = (grad_feats, grad_weight, grad_bias)
     threads = torch.get_num_threads()
-    _native.sample_norm_grad(_widened(grad), wide, ptr, groups, factor, mean, scale, *grads, threads)
+    _native.sample_norm_grad(widened(grad).contiguous(), wide, ptr, groups, factor, mean, scale, *grads, threads)
     return grad_feats.to(feats.dtype), grad_weight, grad_bias
 
 

@@ -13,12 +13,7 @@ from torch import Tensor
 from vision3d.sparse import _native
 from vision3d.sparse.backends.operators import differentiable, fake, operator
 from vision3d.sparse.kernel_map import KernelMap
-
-_WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
-
-
-def _widened(values: Tensor) -> Tensor:
-    return values.to(_WIDE.get(values.dtype, values.dtype)).contiguous()
+from vision3d.sparse.widening import widened
 
 
 @operator("pool_sum")
@@ -34,7 +29,7 @@ def pool_sum(
     mirrored: bool,
 ) -> Tensor:
     """(n_out, C): the sum of every output's inputs, in offset order."""
-    wide = _widened(feats)
+    wide = widened(feats).contiguous()
     out = wide.new_empty((n_out, feats.shape[1]))
     tables = (pair_in, pair_out, list_ptr, block_in, block_out)
     _native.pool(wide, *tables, volume, mirrored, False, out, None, torch.get_num_threads())
@@ -76,7 +71,7 @@ def pool_max(
 ) -> tuple[Tensor, Tensor]:
     """(n_out, C) largest inputs, and the rows they came from: int32 of the same shape, -1 where an output has no input;
     (0, C) unless ``keep_source``."""
-    wide = _widened(feats)
+    wide = widened(feats).contiguous()
     out = wide.new_empty((n_out, feats.shape[1]))
     source = out.new_empty((n_out if keep_source else 0, feats.shape[1]), dtype=torch.int32)
     tables = (pair_in, pair_out, list_ptr, block_in, block_out)
@@ -94,7 +89,7 @@ def _(feats, pair_in, pair_out, list_ptr, block_in, block_out, n_out, volume, mi
 @operator("scatter_rows")
 def scatter_rows(grad: Tensor, source: Tensor, n: int) -> Tensor:
     """(n, C): ``out[source[s, c], c] += grad[s, c]``; negative sources are skipped."""
-    wide = _widened(grad)
+    wide = widened(grad).contiguous()
     out = wide.new_empty((n, grad.shape[1]))
     _native.scatter_rows(wide, source, out, torch.get_num_threads())
     return out.to(grad.dtype)
@@ -141,7 +136,7 @@ differentiable(pool_max, _max_backward, _max_setup)
 @operator("segment_reduce")
 def reduce_rows(values: Tensor, order: Tensor, ptr: Tensor, mode: str) -> Tensor:
     """(S, C): "sum", "mean" or "first" of ``values[order[ptr[s]:ptr[s + 1]]]``."""
-    wide = _widened(values)
+    wide = widened(values).contiguous()
     out = wide.new_empty((ptr.shape[0] - 1, values.shape[1]))
     _native.segment_reduce(wide, order, ptr, mode, out, torch.get_num_threads())
     return out.to(values.dtype)
@@ -155,7 +150,7 @@ def _(values, order, ptr, mode):  # type: ignore[no-untyped-def]
 @operator("segment_spread")
 def spread_rows(grad: Tensor, order: Tensor, ptr: Tensor, n: int, mode: str) -> Tensor:
     """(n, C): the adjoint of ``segment_reduce``."""
-    wide = _widened(grad)
+    wide = widened(grad).contiguous()
     out = wide.new_empty((n, grad.shape[1]))
     _native.segment_spread(wide, order, ptr, mode, out, torch.get_num_threads())
     return out.to(grad.dtype)
@@ -194,7 +189,7 @@ differentiable(spread_rows, _spread_backward, _spread_setup)
 @operator("segment_max")
 def max_rows(values: Tensor, order: Tensor, ptr: Tensor, keep_source: bool) -> tuple[Tensor, Tensor]:
     """(S, C) largest values per segment, and the rows they came from, as in ``pool_max``."""
-    wide = _widened(values)
+    wide = widened(values).contiguous()
     out = wide.new_empty((ptr.shape[0] - 1, values.shape[1]))
     source = out.new_empty((out.shape[0] if keep_source else 0, values.shape[1]), dtype=torch.int32)
     _native.segment_max(wide, order, ptr, out, source if keep_source else None, torch.get_num_threads())

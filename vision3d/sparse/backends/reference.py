@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vision3d.sparse.backends import reference_maps
 from vision3d.sparse.kernel_map import KernelMap
+from vision3d.sparse.widening import wide_dtype, widened
 
 
 class ReferenceBackend:
@@ -40,7 +41,7 @@ class ReferenceBackend:
             raise ValueError(f"feats has {feats.shape[0]} rows, the kernel map {kernel_map.n_in} inputs")
         if feats.shape[1] != weight.shape[1] * groups or weight.shape[2] % groups:
             raise ValueError(f"feats {tuple(feats.shape)} and weight {tuple(weight.shape)} do not fit, groups={groups}")
-        wide = _wide(feats.dtype)
+        wide = wide_dtype(feats.dtype)
         # Widened as a whole, so that the gradient's sums over offsets are wide as well.
         rows, kernels = feats.to(wide), weight.to(wide)
         out = torch.zeros((kernel_map.n_out, weight.shape[2]), dtype=wide, device=feats.device)
@@ -57,7 +58,7 @@ class ReferenceBackend:
         """See ``Backend.pool``."""
         if mode not in ("max", "sum"):
             raise ValueError(f"unknown pooling mode {mode!r}; there are: max, sum")
-        wide = _wide(feats.dtype)
+        wide = wide_dtype(feats.dtype)
         shape = (kernel_map.n_out, feats.shape[1])
         out = torch.zeros(shape, dtype=wide, device=feats.device)
         if mode == "sum":
@@ -91,7 +92,7 @@ class ReferenceBackend:
         if mode == "first":
             out = torch.zeros(shape, dtype=values.dtype, device=values.device)
             return out.index_add(0, (counts > 0).nonzero()[:, 0], values[order[ptr[:-1][counts > 0]]])
-        wide = _wide(values.dtype)
+        wide = wide_dtype(values.dtype)
         ids = torch.repeat_interleave(torch.arange(segments, device=values.device), counts)
         rows = values[order[int(ptr[0]) : int(ptr[-1])]].to(wide)
         if mode == "max":
@@ -109,7 +110,7 @@ class ReferenceBackend:
         counts = ptr[1:] - ptr[:-1]
         ids = torch.repeat_interleave(torch.arange(samples, device=feats.device), counts)
         size = (counts.clamp(min=1) * (channels // groups))[:, None]
-        wide = feats.to(_wide(feats.dtype))
+        wide = widened(feats)
 
         def means(values: Tensor) -> Tensor:
             """(B, C): mean over the rows of a sample and the channels of a group, for each of its channels."""
@@ -147,7 +148,3 @@ def _product(rows: Tensor, weight: Tensor, groups: int) -> Tensor:
     parts = rows.reshape(rows.shape[0], groups, weight.shape[0]).transpose(0, 1)
     kernels = weight.reshape(weight.shape[0], groups, weight.shape[1] // groups).transpose(0, 1)
     return (parts @ kernels).transpose(0, 1).reshape(rows.shape[0], weight.shape[1])
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

@@ -13,8 +13,9 @@ from torch.nn import functional as dense
 from vision3d.sparse.backends import backend_for
 from vision3d.sparse.coordinates import CoordinateSet
 from vision3d.sparse.functional import arguments as check
-from vision3d.sparse.functional.samples import reduce_samples, spread_samples, widened
+from vision3d.sparse.functional.samples import reduce_samples, spread_samples
 from vision3d.sparse.tensor import SparseTensor
+from vision3d.sparse.widening import widened
 
 
 def batch_norm(

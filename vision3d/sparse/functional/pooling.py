@@ -13,8 +13,9 @@ from vision3d.sparse.backends import backend_for
 from vision3d.sparse.functional import arguments as check
 from vision3d.sparse.functional.arguments import Sites
 from vision3d.sparse.functional.convolution import inverse_target, strided_target
-from vision3d.sparse.functional.samples import reduce_samples, widened
+from vision3d.sparse.functional.samples import reduce_samples
 from vision3d.sparse.tensor import SparseTensor
+from vision3d.sparse.widening import widened
 
 
 def max_pool(

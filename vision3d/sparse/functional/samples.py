@@ -27,11 +27,6 @@ def spread_samples(values: Tensor, sites: CoordinateSet) -> Tensor:
     return spread
 
 
-def widened(feats: Tensor) -> Tensor:
-    """Half precision as float32, the rest as it is."""
-    return feats.float() if feats.dtype in (torch.float16, torch.bfloat16) else feats
-
-
 class _Spread(torch.autograd.Function):
     """Rows of a sample are contiguous, so the gradient is a segment sum; torch's own would add row by row."""
 

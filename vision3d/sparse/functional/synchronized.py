@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, distributed
 
 from vision3d.sparse.functional.normalization import moving_statistics, scale_rows
-from vision3d.sparse.functional.samples import widened
+from vision3d.sparse.widening import widened
 
 
 def sync_batch_norm(
