@@ -147,7 +147,7 @@ def page(document: dict[str, Any]) -> list[str]:
         "### Other layers",
         "",
         "`share` is per cent of torch.mm; for depthwise layers, of what `Tensor.copy_` moves in the same run, counting "
-        "every pair's input row and every output row once.",
+        "every pair's input row and every output row, which caches can serve; the target counts each byte once.",
         "",
         *others(rows),
     ]

@@ -55,7 +55,7 @@ def test_the_command_writes_what_it_measured(tiny: None, tmp_path: Path, capsys:
     document = json.loads((tmp_path / "out" / "sparse.json").read_text())
     assert {row["cloud"] for row in document["rows"] if row["question"] == "map"} == {"room", "points"}
     assert set(document["peers"]) == {peer.name for peer in PEERS}
-    assert "MinkowskiEngine (no wheel" in out
+    assert "MinkowskiEngine (no adapter" in out
     for name in ("sparse_forward.png", "sparse_step.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
 

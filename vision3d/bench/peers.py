@@ -148,7 +148,7 @@ class Spconv:
 
 
 class Absent:
-    """A peer that has no CPU build on the package index; it is named so that nobody wonders."""
+    """A peer that is not measured, named with the reason so that nobody wonders."""
 
     def __init__(self, name: str, why: str) -> None:
         self.name = name
@@ -167,7 +167,8 @@ PEERS: tuple[Peer, ...] = (
     Native(),
     TorchGather(),
     Spconv(),
-    Absent("MinkowskiEngine", "no wheel; must be compiled by hand"),
+    Absent("MinkowskiEngine", "no adapter: it has no wheel and must be compiled by hand"),
+    Absent("Open3D", "no adapter: it takes points, not voxels, and builds no map"),
     Absent("torchsparse", "no package; its CPU build lacks the map functions its Python layer calls"),
     Absent("spconv-triton", "refuses CPU tensors"),
     Absent("warpconvnet", "refuses a CPU build of torch"),

@@ -119,8 +119,8 @@ def first_layers(cloud: str, coords: Tensor, turns: int) -> list[Row]:
 def depthwise(cloud: str, coords: Tensor, channels: int, threads: int, turns: int) -> list[Row]:
     """Depthwise 3^3 against two limits at the rate of ``Tensor.copy_`` on features of this size, in turn.
 
-    ``share`` counts what a gather must move without any help of caches: every pair's input row once and every output
-    row once. ``compulsory_share`` counts input, output and map once each, as if the cache were as large as the cloud.
+    ``compulsory_share`` is the target's: input, output and map counted once each, as if the cache were as large as the
+    cloud. ``share`` counts every pair's input row and every output row, which caches can serve: it may exceed one.
     """
     layer = SubMConv3d(channels, channels, 3, groups=channels, bias=False)
     x = SparseTensor(coords, torch.randn(len(coords), channels, generator=torch.Generator().manual_seed(0)))

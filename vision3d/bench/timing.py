@@ -25,7 +25,7 @@ class Timing:
     Attributes:
         median_ms: of all turns.
         best_ms: the fastest turn.
-        share: median over turns of (useful flops / time) / (the same of torch.mm just before); None without arithmetic.
+        share: (useful flops / median time) / (the same of torch.mm in these turns); None without arithmetic.
         n: turns.
     """
 
@@ -57,7 +57,10 @@ class MatrixProduct:
 
 
 def take_turns(cases: Mapping[str, Case], threads: int, turns: int) -> dict[str, Timing]:
-    """Time every case ``turns`` times, each time after one run of the limit; the first turn is not counted.
+    """Time every case ``turns`` times, each time after the limit; the first turn is not counted.
+
+    The limit runs twice and its second time counts: the case before has emptied the caches, and a limit measured
+    cold would flatter everything beside it.
 
     Args:
         cases: by name.
@@ -70,7 +73,10 @@ def take_turns(cases: Mapping[str, Case], threads: int, turns: int) -> dict[str,
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
     for turn in range(turns + 1):
         for name, case in cases.items():
-            limit_s = _seconds(limit, clock) if case.flops else 0.0
+            limit_s = 0.0
+            if case.flops:
+                limit()
+                limit_s = _seconds(limit, clock)
             case_s = _seconds(case.run, clock)
             if turn:
                 seconds[name].append((limit_s, case_s))
@@ -79,7 +85,8 @@ def take_turns(cases: Mapping[str, Case], threads: int, turns: int) -> dict[str,
 
 def _timing(pairs: list[tuple[float, float]], flops: float) -> Timing:
     times = [case_s for _, case_s in pairs]
-    share = statistics.median((flops / case_s) / (MM_FLOPS / mm_s) for mm_s, case_s in pairs) if flops else None
+    limit_s = statistics.median(mm_s for mm_s, _ in pairs)
+    share = (flops / statistics.median(times)) / (MM_FLOPS / limit_s) if flops else None
     return Timing(1e3 * statistics.median(times), 1e3 * min(times), share, len(pairs))
 
 
