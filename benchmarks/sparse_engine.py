@@ -115,6 +115,18 @@ EXTRAS = {
 }
 
 
+def limit_rates(rows: list[dict[str, Any]]) -> str:
+    """How far apart the limit's own medians lie, relative to the fastest, from our layer's times and shares."""
+    found = [r for r in rows if r["question"] == "subm3" and r["engine"] == "vision3d" and r["threads"] == 1]
+    by_cloud: dict[str, list[float]] = {}
+    for r in found:
+        # Flops of a cloud's layer are proportional to channels squared (three products in a step).
+        flops = r["channels"] ** 2 * (3 if r["action"] == "step" else 1)
+        by_cloud.setdefault(r["cloud"], []).append(flops / r["median_ms"] / r["share"])
+    spread = max(max(rates) / min(rates) for rates in by_cloud.values())
+    return f"Between the one-thread cases of one cloud its median rate differed by up to {100 * (spread - 1):.0f} %."
+
+
 def page(document: dict[str, Any]) -> list[str]:
     """The section of the page."""
     machine = document["machine"]
@@ -131,6 +143,10 @@ def page(document: dict[str, Any]) -> list[str]:
         f"Not measured: {'; '.join(skipped) or 'none'}. spconv is its CPU wheel; its forward pass races with more than "
         "one thread, so it is timed with one only, and its backward pass needs a stub for the CUDA stream it asks "
         "for.",
+        "",
+        "A single run of the limit takes some 20 ms and is unsteady on a shared machine. "
+        f"{limit_rates(rows)} More than 100 % therefore says that a layer runs at about the limit's rate, not that it is "
+        "faster.",
         "",
         "![Forward](images/sparse_forward.png) ![Training step](images/sparse_step.png)",
         "",
