@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vision3d.types import Exhibit, Metric
+    from vision3d.types import CloudView, Exhibit, Metric
 
 T = TypeVar("T")
 
@@ -76,6 +76,14 @@ class FitContext(Protocol):
         """``make()``'s arrays, from disk if a run before this one got that far. Written atomically."""
         ...
 
+    def has(self, key: str) -> bool:
+        """Whether ``cached(key, ...)`` would read from disk: a loop finds out where to go on."""
+        ...
+
+    def forget(self, key: str) -> None:
+        """Remove what is kept under ``key``, if anything: an older checkpoint, once a newer one is there."""
+        ...
+
     def progress(self, items: Iterable[T], total: int, label: str) -> Iterator[T]:
         """The items, with a progress bar."""
         ...
@@ -94,7 +102,11 @@ class Pipeline(Protocol):
     folder ``out``, and ``export_model(model, folder) -> list[Path]`` writes a loaded model in public formats.
 
     A result has ``name``, ``to_json()`` and ``from_json(data)``; the runner also looks at ``status`` (anything but
-    ``ok`` is a failure), ``reason`` and ``timing_ms`` (stage -> milliseconds) where it has them.
+    ``ok`` is a failure), ``reason`` and ``timing_ms`` (stage -> milliseconds) where it has them. A result that has
+    ``arrays()`` (name -> array) and ``with_arrays(arrays)`` has these kept in a file of their own and is read back only
+    when it is looked at, so that a run may be larger than the memory.
+
+    ``deterministic = True`` says that the seed changes nothing: an evaluation over several seeds steps it once.
     """
 
     samples: type
@@ -120,8 +132,12 @@ class Pipeline(Protocol):
         """Metrics over all results, failures counted; ``results[i]`` belongs to ``truths[i]``."""
         ...
 
-    def draw(self, model: Any, sample: Any, result: Any) -> NDArray[np.uint8]:
-        """(H, W, 3) RGB picture of one result."""
+    def draw(self, model: Any, sample: Any, result: Any, truth: Any | None = None) -> NDArray[np.uint8]:
+        """(H, W, 3) RGB picture of one result; ``truth`` is None in a ``run`` and where it is not known."""
+        ...
+
+    def cloud_view(self, model: Any, sample: Any, result: Any, truth: Any | None = None) -> CloudView | None:
+        """Point clouds of one result, to be turned around in the report; None shows none. May be absent."""
         ...
 
     def baselines(self) -> Mapping[str, Pipeline]:
@@ -164,7 +180,15 @@ class ReaderSpec:
 
 @dataclass(frozen=True)
 class PipelineSpec:
-    """A pipeline's announcement: ``samples`` is the name of the type it takes, e.g. ``Frame``."""
+    """A pipeline's announcement: ``samples`` is the name of the type it takes, e.g. ``Frame``.
+
+    Attributes:
+        default_model: configuration -> folder (or weights file) that is used where ``--model`` is not given; None where
+            the configuration needs no model. Raises a UserError that says how to get one. When the field itself is
+            None, a pipeline with ``has_fit`` needs ``--model``.
+        eval_seeds: seeds that ``eval`` runs through unless told otherwise: numbers then come with their spread.
+        eval_baselines: whether ``eval`` prints the baselines unless told otherwise.
+    """
 
     name: str
     summary: str
@@ -172,4 +196,25 @@ class PipelineSpec:
     config_type: type
     make: Callable[[Any], Pipeline]
     has_fit: bool = True
+    extras: tuple[str, ...] = ()
+    default_model: Callable[[Any], Path | None] | None = None
+    eval_seeds: int = 1
+    eval_baselines: bool = False
+
+
+@dataclass(frozen=True)
+class WriterSpec:
+    """A writer's announcement (entry point in ``vision3d.writers``): samples of one type into files of one format.
+
+    Attributes:
+        write: (name, sample, truth or None, folder) -> files written. The folder exists. Called once per sample, in
+            order; writes each file atomically.
+        finish: (folder, names) -> more files, once after all samples (an index, say); None when there are none.
+    """
+
+    name: str
+    summary: str
+    samples: str
+    write: Callable[[str, Any, Any | None, Path], list[Path]]
+    finish: Callable[[Path, Sequence[str]], list[Path]] | None = None
     extras: tuple[str, ...] = ()

@@ -12,9 +12,11 @@ import numpy as np
 
 from vision3d import canvas
 from vision3d.canvas import Picture
+from vision3d.errors import DataError
+from vision3d.run.cloud_files import read_cloud_view
 from vision3d.run.files import write_bytes, write_text
 from vision3d.types import Exhibit
-from vision3d.view import sections
+from vision3d.view import orbit, sections
 from vision3d.view.charts import chart_svg
 from vision3d.view.markup import picture, quiet, section
 from vision3d.view.run_folder import RunFolder, inside, read_run
@@ -24,6 +26,7 @@ from vision3d.view.style import CSS, JS
 # Frame pictures together stay below this, so that the page stays below about 8 MB.
 _FRAME_BYTES = 4_500_000
 _SCENE_BYTES = 400_000
+_CLOUD_BYTES = 6_000_000
 _MAX_FRAMES = 24
 # (widest, JPEG quality), tried in turn until the pictures fit.
 _SIZES = ((900, 82), (720, 76), (560, 70))
@@ -57,6 +60,7 @@ def write_report(run_dir: Path, exhibit: Exhibit | None = None) -> Path:
         sections.metrics_table(run),
         section("charts", "Curves", f'<div class="wide-gallery">{"".join(charts)}</div>') if charts else "",
         section("scene", "Map and cameras", f'<div class="wide-gallery">{"".join(scenes)}</div>') if scenes else "",
+        _clouds(run),
         _gallery(run),
         sections.failures(run),
         sections.timing(run),
@@ -73,6 +77,7 @@ def _page(run: RunFolder, parts: list[str]) -> str:
     title = str(run.metrics.get("pipeline") or run.path.resolve().name)
     links = re.findall(r'<section id="([^"]+)"><h2>([^<]+)</h2>', "\n".join(parts))
     nav = "".join(f'<a href="#{key}">{name}</a>' for key, name in links)
+    body = chr(10).join(parts)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -81,7 +86,7 @@ def _page(run: RunFolder, parts: list[str]) -> str:
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <link rel="icon" href="data:,">
 <title>{escape(title)}: report</title>
-<style>{CSS}</style>
+<style>{CSS}{orbit.CSS}</style>
 </head>
 <body>
 <header>
@@ -89,9 +94,9 @@ def _page(run: RunFolder, parts: list[str]) -> str:
 <nav>{nav}</nav>
 </header>
 <main>
-{chr(10).join(parts)}
+{body}
 </main>
-<script>{JS}</script>
+<script>{JS}{orbit.JS if 'class="orbit"' in body else ""}</script>
 </body>
 </html>
 """
@@ -144,6 +149,22 @@ def _gallery(run: RunFolder) -> str:
     note += f" ({len(chosen) - len(images)} damaged)" if len(images) < len(chosen) else ""
     body = quiet(f"{note}; all are in viz/. Click one to enlarge it.") if note else quiet("Click one to enlarge it.")
     return section("pictures", "Pictures", f'{body}<div class="gallery">{"".join(figures)}</div>')
+
+
+def _clouds(run: RunFolder) -> str:
+    """Point clouds of the first pictured samples, to be turned around, within the page's budget."""
+    figures, used = [], 0
+    for file in sorted((run.path / "viz").glob("cloud_*.npz")):
+        if not inside(file, run.path):
+            continue
+        try:
+            figure = orbit.cloud_figure(read_cloud_view(file))
+        except DataError as error:
+            figure = quiet(str(error))
+        used += len(figure)
+        if used <= _CLOUD_BYTES:
+            figures.append(figure)
+    return section("clouds", "Point clouds", "".join(figures)) if figures else ""
 
 
 def _choose(run: RunFolder) -> list[int]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samples, truths, results and what a run shows: the nouns that readers, tasks and the runner share.
+"""Images of calibrated cameras, their true poses, and the poses that a method found.
 
 Conventions, everywhere in the library: poses are ``T_world_cam`` (4, 4) float64, camera to world,
 metres, OpenCV axes (x right, y down, z forward); pixel centres lie at integer coordinates;
@@ -114,61 +114,3 @@ class PoseResult:
             camera=None if data["camera"] is None else Camera.from_json(data["camera"]),
             extra=data["extra"],
         )
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One number of a table. ``value`` may be infinite (a failure's error); never NaN.
-
-    ``n`` counts every sample that the number stands for, failures included.
-    """
-
-    name: str
-    value: float
-    unit: str
-    better: Literal["higher", "lower"]
-    n: int
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A line chart to be drawn by vision3d.view: series name -> (x values, y values)."""
-
-    name: str
-    title: str
-    x_label: str
-    y_label: str
-    series: Mapping[str, tuple[Float, Float]]
-    x_log: bool = False
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Points and camera trajectories of one world frame, to be drawn from above and from the side.
-
-    Attributes:
-        points: (N, 3) world, metres.  colors: (N, 3) uint8 RGB or None.
-        trajectories: name -> (M, 4, 4) ``T_world_cam``.
-        up: (3,) unit vector that points up in the world.
-    """
-
-    name: str
-    title: str
-    points: Float
-    colors: NDArray[np.uint8] | None
-    trajectories: Mapping[str, Float]
-    up: Float
-
-
-@dataclass(frozen=True)
-class Exhibit:
-    """What a pipeline has to show of a whole run; vision3d.view turns it into pictures.
-
-    Attributes:
-        per_sample: sample name -> column -> value: what only the truth tells (errors, say), for a table of
-            all samples. A column's name ends in its unit (``translation_cm``); failures are infinite.
-    """
-
-    charts: tuple[Chart, ...] = ()
-    scenes: tuple[Scene, ...] = ()
-    per_sample: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
