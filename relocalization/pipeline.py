@@ -77,9 +77,11 @@ class FavorPipeline:
         """Recalls and medians over all frames; failures are infinitely wrong."""
         return summarize(*_errors(results, truths))
 
-    def draw(self, model: LandmarkMap, sample: Frame, result: PoseResult) -> NDArray[np.uint8]:
-        """The query with its matches, inliers and reprojected landmarks."""
-        return draw_localization(sample.image, result)
+    def draw(
+        self, model: LandmarkMap, sample: Frame, result: PoseResult, truth: FrameTruth | None = None
+    ) -> NDArray[np.uint8]:
+        """The query with its matches, inliers and reprojected landmarks, and the error where the truth is known."""
+        return draw_localization(sample.image, result, None if truth is None else truth.T_world_cam)
 
     def baselines(self) -> Mapping[str, FavorPipeline]:
         """The same map, matcher and PnP with descriptors that are observed instead of rendered."""

@@ -12,7 +12,7 @@ from scene_flow.training.config import TrainConfig
 from vision3d.errors import ConfigError
 
 Method = Literal["sctn", "flot", "zero-flow", "nearest", "icp", "cluster-icp", "nsfp", "auto"]
-Format = Literal["npz", "ply", "feather", "av2-v1", "av2-v2"]
+Format = Literal["npz", "npy", "ply", "feather", "av2-v1", "av2-v2"]
 METHODS: tuple[Method, ...] = ("sctn", "flot", "zero-flow", "nearest", "icp", "cluster-icp", "nsfp", "auto")
 LEARNED: tuple[Method, ...] = ("sctn", "flot")
 # Printed beside every method by `eval`. NSFP is not among them: it takes a minute a pair.
@@ -25,7 +25,7 @@ class FlowConfig:
 
     Attributes:
         method: how the motion is found; ``auto`` picks by the kind of cloud and says what it picked.
-        baselines: methods that `eval` prints beside this one.
+        baseline_methods: what `eval` prints beside this method.
         write: files written per pair in `flow/`; ``av2-v1`` and ``av2-v2`` are Argoverse 2 submissions.
         checks: refuse pairs that look wrong: not in metres, scans in different frames, other axes than stated.
         ground: which points are ground. Their flow is the sensor's motion.
@@ -33,7 +33,7 @@ class FlowConfig:
     """
 
     method: Method = "auto"
-    baselines: tuple[Method, ...] = BASELINES
+    baseline_methods: tuple[Method, ...] = BASELINES
     write: tuple[Format, ...] = ("npz",)
     checks: bool = True
     ground: GroundConfig = field(default_factory=GroundConfig)
@@ -45,9 +45,9 @@ class FlowConfig:
     nsfp: NsfpConfig = field(default_factory=NsfpConfig)
 
     def __post_init__(self) -> None:
-        for name in self.baselines:
+        for name in self.baseline_methods:
             if name in LEARNED or name == "auto":
-                raise ConfigError(f"baselines: '{name}' needs a model or picks one: choose among methods without")
+                raise ConfigError(f"baseline_methods: '{name}' needs a model or picks one: choose among methods without")
 
 
 @dataclass(frozen=True)

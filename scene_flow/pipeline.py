@@ -130,7 +130,7 @@ class FlowPipeline:
 
     def baselines(self) -> Mapping[str, FlowPipeline]:
         """The methods without training, on the same pairs with the same ground and sensor motion."""
-        names = [name for name in self.config.baselines if name != self.config.method]
+        names = [name for name in self.config.baseline_methods if name != self.config.method]
         return {name: FlowPipeline(replace(self.config, method=name)) for name in names}
 
     def export(self, results: Sequence[FlowResult], folder: Path) -> None:
@@ -205,7 +205,7 @@ class FlowPipeline:
             T_target_source=motion.T,
             axes=sample.axes,
             timing_ms=clock.laps_ms,
-            extra={"method": self.config.method, **facts, **motion.facts, **estimate.extra},
+            extra={"method": self.config.method, "dt_s": sample.dt_s, **facts, **motion.facts, **estimate.extra},
         )
 
 

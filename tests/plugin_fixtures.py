@@ -54,6 +54,17 @@ def toys(site: Path) -> Path:
 
 
 @pytest.fixture
+def curves(toys: Path) -> Path:
+    """The pipeline with arrays in its results, and the writer, installed as ``vision3d-curves``."""
+    entries = {
+        "vision3d.pipelines": {"curves": "vision3d_toys:CURVES"},
+        "vision3d.writers": {"lines": "vision3d_toys:LINES"},
+    }
+    install(toys, "vision3d-curves", entries)
+    return toys
+
+
+@pytest.fixture
 def numbers(tmp_path: Path) -> Callable[..., Path]:
     """Writes a data set of ``count`` numbers; keywords replace single rows by index."""
 

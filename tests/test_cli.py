@@ -101,7 +101,9 @@ def test_pipeline_help_shows_every_option_with_its_documentation(run: Run, toys:
         ("fit tpy DATA --out x", "unknown pipeline 'tpy'; did you mean 'toy'?"),
         ("fit toy --out x", "missing DATA (see vision3d fit toy --help)"),
         ("fit toy DATA", "missing --out (see vision3d fit toy --help)"),
-        ("fit toy DATA more --out x", "unexpected argument 'more' (see vision3d fit toy --help)"),
+        ("fit toy DATA more --out x", "more: no such file or folder, and no reader knows it as a URI"),
+        ("fit toy DATA m --out x", "some numbers and m: no reader recognises these together"),
+        ("fit toy", "missing DATA and --out (see vision3d fit toy --help)"),
         ("fit toy DATA --out x --stage.cuont 3", "unknown option '--stage.cuont'; did you mean '--stage.count'?"),
         ("fit toy DATA --out x --qqqq", "unknown option '--qqqq'; see vision3d fit toy --help"),
         ("fit toy DATA --out x --mode mena", "--mode must be one of mean, zero, got 'mena'; did you mean 'mean'?"),
@@ -125,6 +127,7 @@ def test_pipeline_help_shows_every_option_with_its_documentation(run: Run, toys:
         ("compare m", "m: holds no metrics.json"),
         ("inspect nowhere", "nowhere: no such model folder"),
         ("list all", "invalid choice: 'all'"),
+        ("convert DATA --to x", "convert needs DATA and OUT"),
         ("config dump no", "unknown pipeline 'no'"),
         ("config check no.yaml", "no.yaml: cannot be read"),
         ("datasets check 7scenes", "usage: vision3d datasets check NAME PATH"),
@@ -193,7 +196,7 @@ def test_tables_for_people(run: Run, model: Path) -> None:
     out, err = run("eval", "toy", "some numbers", "--model", "m", "--baselines", "--seed", 7)
     assert "toy on some numbers (select ::, truth of the data set), n = 8, failed = 0, skipped = 0, seed = 7" in out
     row = next(line.split() for line in out.splitlines() if "max_error [m]" in line)
-    assert row == ["max_error", "[m]", "0.00*", "16.00", "8"]
+    assert row == ["max_error", "[m]", "0.002*", "16.000", "8"]
     assert "run: runs/toy/some-numbers/" in out
     assert "reader: numbers (guessed, score 0.90)" in err
     first, _ = run("compare", "runs/latest", "--baselines")

@@ -18,9 +18,9 @@ from typing import Any, Literal
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from vision3d.contracts import DataConfig, PipelineSpec, ReaderSpec
+from vision3d.contracts import DataConfig, PipelineSpec, ReaderSpec, WriterSpec
 from vision3d.errors import DataError
-from vision3d.types import Chart, Exhibit, Metric
+from vision3d.types import Chart, CloudLayer, CloudView, Exhibit, Metric
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Toy:
             Metric("recall", float(np.mean(np.array(errors) < 0.1)), "", "higher", n),
         ]
 
-    def draw(self, model: float, sample: Number, result: Guess) -> Any:
+    def draw(self, model: float, sample: Number, result: Guess, truth: float | None = None) -> Any:
         width, height = self.config.sizes
         return np.full((height, width, 3), (255, 0, 0) if result.status == "ok" else (0, 0, 255), np.uint8)
 
@@ -170,6 +170,84 @@ class Toy:
 
     def describe(self, model: float) -> Mapping[str, Any]:
         return {"ratio": round(model, 3)}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A result with arrays."""
+
+    name: str
+    status: Literal["ok", "failed", "bad_input"] = "ok"
+    reason: str = ""
+    points: Any = None
+    count: Any = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "status": self.status, "reason": self.reason}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Curve:
+        return cls(data["name"], data["status"], data["reason"])
+
+    def arrays(self) -> dict[str, Any]:
+        return {k: getattr(self, k) for k in ("points", "count") if getattr(self, k) is not None}
+
+    def with_arrays(self, arrays: Mapping[str, Any]) -> Curve:
+        return replace(self, **arrays)
+
+
+class Curves(Toy):
+    """Random points around a number (its baseline: no seed changes them), with pictures that show the truth."""
+
+    result_type = Curve  # type: ignore[assignment]
+
+    @property
+    def deterministic(self) -> bool:
+        return self.config.mode == "zero"
+
+    def load(self, model: Path) -> float:
+        return 1.0
+
+    def step(self, model: float, sample: Number, previous: Curve | None = None) -> Curve:  # type: ignore[override]
+        time.sleep(self.config.delay_s)
+        if sample.name == self.config.break_on:
+            raise ZeroDivisionError("no way")
+        points = np.full((5, 3), sample.value, np.float32)
+        if self.config.mode == "mean":
+            points += np.random.rand(5, 3).astype(np.float32)  # noqa: NPY002
+        if previous is not None and previous.points is not None:
+            points += np.float32(1e-3) * previous.points
+        return Curve(sample.name, points=points, count=np.array(5))
+
+    def failure(self, name: str, reason: str) -> Curve:  # type: ignore[override]
+        return Curve(name, "failed", reason)
+
+    def score(self, results: Sequence[Curve], truths: Sequence[float]) -> list[Metric]:  # type: ignore[override]
+        found = [(r.points, t) for r, t in zip(results, truths) if r.points is not None]
+        errors = [abs(float(points.mean()) - t / 2) for points, t in found]
+        return [
+            Metric("offset", float(np.mean(errors)), "m", "lower", len(results)),
+            Metric("n_points", float(sum(len(points) for points, _ in found)), "", "higher", len(results)),
+        ]
+
+    def draw(self, model: float, sample: Number, result: Curve, truth: float | None = None) -> Any:  # type: ignore[override]
+        return np.full((4, 4, 3), 0 if truth is None else int(truth), np.uint8)
+
+    def cloud_view(self, model: float, sample: Number, result: Curve, truth: float | None = None) -> Any:
+        if result.points is None:
+            return None
+        layer = CloudLayer("curve", result.points, np.array([255, 0, 0], np.uint8))
+        return CloudView(f"{sample.name}: {truth}", (layer,), np.array([0.0, 0.0, 1.0]))
+
+    def baselines(self) -> Mapping[str, Any]:
+        return {"zero": Curves(replace(self.config, mode="zero"))}
+
+    def export(self, results: Sequence[Curve], folder: Path) -> None:  # type: ignore[override]
+        means = ((r.name, 0.0 if r.points is None else float(r.points.mean())) for r in results)
+        (folder / "means.txt").write_text("".join(f"{name} {mean}\n" for name, mean in means))
+
+    def exhibit(self, model: float, results: Any, truths: Any) -> Exhibit:
+        return Exhibit()
 
 
 class NumberReader:
@@ -207,5 +285,22 @@ def match(source: str) -> float:
     return 0.9 if (Path(source) / "numbers.json").is_file() else 0.0
 
 
+def write(name: str, sample: Number, truth: float | None, folder: Path) -> list[Path]:
+    """A line per value: the sample's, and the truth where it is known."""
+    path = folder / f"{name}.txt"
+    path.write_text("".join(f"{value}\n" for value in (sample.value, truth) if value is not None))
+    return [path]
+
+
+def write_index(folder: Path, names: Sequence[str]) -> list[Path]:
+    (folder / "index.txt").write_text("".join(f"{name}\n" for name in names))
+    return [folder / "index.txt"]
+
+
 TOY = PipelineSpec("toy", "doubles numbers", "Number", ToyConfig, Toy)
 NUMBERS = ReaderSpec("numbers", "numbers in a JSON file", "Number", match, NumberReader)
+# Not announced by the `toys` fixture: tests that need them install them.
+CURVES = PipelineSpec(
+    "curves", "random points", "Number", ToyConfig, Curves, has_fit=False, eval_seeds=3, eval_baselines=True
+)
+LINES = WriterSpec("lines", "a text file per number", "Number", write, write_index)

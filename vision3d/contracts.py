@@ -120,6 +120,11 @@ class Pipeline(Protocol):
         """The model that ``fit`` wrote; raises DataError on a damaged or foreign folder."""
         ...
 
+    def check(self, sample: Any) -> None:
+        """Raises a DataError for a sample that cannot be used: it is then treated like one that cannot be read.
+        May be absent."""
+        ...
+
     def step(self, model: Any, sample: Any, previous: Any | None = None) -> Any:
         """The result for one sample. ``previous`` is the result of the sample before it, if any."""
         ...

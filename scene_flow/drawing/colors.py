@@ -24,6 +24,8 @@ _ERROR_COLORS = np.array([(0, 34, 78), (86, 96, 120), (166, 157, 117), (254, 214
 
 def flow_colors(flow_h: Float, full_m: float) -> Picture:
     """(N, 3) uint8 of horizontal flow (N, 2), metres; ``full_m`` and more has the full colour."""
+    if not len(flow_h):
+        return np.zeros((0, 3), dtype=np.uint8)
     angle = np.degrees(np.arctan2(flow_h[:, 1], flow_h[:, 0])) % 360.0
     strength = np.clip(np.linalg.norm(flow_h, axis=1) / max(full_m, 1e-9), 0.0, 1.0)
     hsv = np.stack([angle, strength, np.full_like(angle, 0.95) - 0.15 * strength], axis=1).astype(np.float32)

@@ -3,6 +3,6 @@
 
 from __future__ import annotations
 
-from plugin_fixtures import numbers, site, toys, vision3d
+from plugin_fixtures import curves, numbers, site, toys, vision3d
 
-__all__ = ["numbers", "site", "toys", "vision3d"]
+__all__ = ["curves", "numbers", "site", "toys", "vision3d"]

@@ -109,7 +109,7 @@ def test_a_run_folder(bench: Bench, numbers: Callable[..., Path]) -> None:
     assert (folder / "baselines/zero/values.txt").exists()
     timing = json.loads((folder / "timing.json").read_text())
     assert set(timing["timing_ms"]) == {"read", "sleep", "total"}
-    assert set(timing["baselines"]["zero"]["total"]) == {"median", "p95", "n"}
+    assert set(timing["baselines"]["zero"]["timing_ms"]["total"]) == {"median", "p95", "n"}
     state = json.loads((folder / "checkpoints/state.json").read_text())
     assert state["pipeline"] == state["zero"] == {"complete": 4, "of": 4, "last": "n007"}
     assert len(list((folder / "viz").glob("frame_*.png"))) == 4
@@ -205,7 +205,7 @@ def test_the_watchdog(bench: Bench, numbers: Callable[..., Path]) -> None:
 
 def test_drawing_that_fails_costs_only_the_pictures(bench: Bench, numbers: Callable[..., Path]) -> None:
     toy = bench.spec.make(bench.base.pipeline)
-    toy.draw = lambda model, sample, result: np.zeros((3, 3))
+    toy.draw = lambda model, sample, result, truth: np.zeros((3, 3))
     toy.exhibit = lambda model, results, truths: 1 / 0
     outcome = bench.run(numbers(8), pipeline=toy)
     assert outcome.exhibit is None
@@ -223,10 +223,6 @@ def test_pictures_are_spread(bench: Bench, numbers: Callable[..., Path], count: 
 def test_failures_are_drawn_besides(bench: Bench, numbers: Callable[..., Path]) -> None:
     folder = bench.run(numbers(8), break_on="n003", runner={"pictures": 2}).folder
     assert sorted(p.name for p in (folder / "viz").iterdir()) == [f"frame_{i:06d}.png" for i in (0, 3, 7)]
-
-
-class Stop(Exception):
-    """Ends a run in the middle, as an interrupt does."""
 
 
 @pytest.mark.parametrize("method", ["mean", "zero"])
@@ -297,6 +293,120 @@ def test_resume_is_refused_for_another_command(bench: Bench, numbers: Callable[.
         bench.run(source, resume=Path("nowhere"))
     with pytest.raises(DataError, match="is no run folder"):
         bench.run(source, resume=Path("model"))
+
+
+def test_truths_that_follow_from_a_recipe_are_read_only_to_score(
+    curves: Path, numbers: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = curves_job(numbers(4, row2=["n002", "absent", None]), "eval", pictures=0, data={"skip_bad": True})
+    base = job.reader.base  # type: ignore[attr-defined]
+    base.truth_identity = "doubles"
+    reads: list[int] = []
+    truth = type(base).truth
+    monkeypatch.setattr(type(base), "truth", lambda self, i: reads.append(i) or truth(self, i))  # type: ignore[func-returns-value]
+    metrics = job.execute().metrics
+    assert (metrics["n_frames"], metrics["n_skipped"]) == (3, 1)
+    assert reads == [2, 0, 1, 3]
+
+
+def curves_job(source: Path, verb: Any, data: Any = None, **runner: Any) -> Evaluation:
+    spec = registry.load(registry.PIPELINES, "curves")
+    config = replace(default_config(spec), data=DataConfig(**(data or {})), runner=RunnerConfig(**runner))
+    reader = open_data(str(source), config.data, Console()).reader
+    return Evaluation(verb, spec.make(config.pipeline), config, reader, None, Console(), command="vision3d ...")
+
+
+def test_pictures_see_the_truth_in_eval_only(curves: Path, numbers: Callable[..., Path]) -> None:
+    import cv2
+
+    source = numbers(4)
+    for verb, wanted in (("eval", [2, 4, 6, 8]), ("run", [0, 0, 0, 0])):
+        folder = curves_job(source, verb).execute().folder
+        found = [cv2.imread(str(folder / f"viz/frame_{i:06d}.png")).mean() for i in range(4)]
+        assert found == wanted
+
+
+def test_truths_are_read_for_pictures_only_where_one_is_drawn(
+    curves: Path, numbers: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = curves_job(numbers(8), "run", pictures=2)
+    drawn: list[Any] = []
+    job.pipeline.draw = lambda model, sample, result, truth: drawn.append(truth) or np.zeros((2, 2, 3), np.uint8)  # type: ignore[method-assign, func-returns-value]
+    monkeypatch.setattr(type(job.reader.base), "truth", lambda self, i: pytest.fail("read"))  # type: ignore[attr-defined]
+    job.execute()
+    assert drawn == [None, None]
+
+
+def test_the_first_three_pictured_samples_can_be_turned(curves: Path, numbers: Callable[..., Path]) -> None:
+    from vision3d.run.cloud_files import read_cloud_view
+
+    source = numbers(8)
+    folder = curves_job(source, "eval", pictures=5).execute().folder
+    assert sorted(p.name for p in (folder / "viz").glob("cloud_*")) == [f"cloud_{i:06d}.npz" for i in (0, 2, 4)]
+    view = read_cloud_view(folder / "viz/cloud_000002.npz")
+    assert view.title == "n002: 6.0"
+    stored = np.load(folder / "arrays/000002.npz")
+    np.testing.assert_array_equal(view.layers[0].points, stored["000000/points"])
+    assert not list(curves_job(source, "eval", pictures=0).execute().folder.glob("viz"))
+
+
+@pytest.mark.parametrize("at", [1, 3, 5])
+def test_clouds_and_pictures_of_failures_are_the_same_after_a_resume(
+    curves: Path, numbers: Callable[..., Path], at: int
+) -> None:
+    source = numbers(8, row2=["n002", None, 6.0])  # unreadable: a failure that is not drawn
+
+    def job(stop: int, resume: Path | None = None) -> Evaluation:
+        job = curves_job(source, "eval", pictures=2)
+        step, cls = job.pipeline.step, type(job.pipeline)
+
+        def stopping(model: Any, sample: Any, previous: Any = None) -> Any:
+            if sample.name == f"n{stop:03d}":
+                raise KeyboardInterrupt
+            if sample.name in ("n001", "n004", "n005"):
+                raise ZeroDivisionError
+            return cls.step(job.pipeline, model, sample, previous)
+
+        assert step
+        job.pipeline.step = stopping  # type: ignore[method-assign]
+        data = replace(job.config.data, skip_bad=True)
+        return replace(job, config=replace(job.config, data=data), resume=resume)
+
+    whole = job(99).execute().folder
+    with pytest.raises(KeyboardInterrupt):
+        job(at).execute()
+    killed = Path("runs/latest").resolve()
+    job(99, killed).execute()
+    found, wanted = ({p.name: p.read_bytes() for p in (run / "viz").iterdir()} for run in (killed, whole))
+    assert sorted(wanted) == ["cloud_000000.npz", "cloud_000007.npz", *(f"frame_{i:06d}.png" for i in (0, 1, 4, 7))]
+    assert found == wanted
+    state = [json.loads((run / "checkpoints/state.json").read_text()) for run in (killed, whole)]
+    assert state[0] == state[1]
+
+
+def test_the_memory_of_a_step_is_in_the_timing_alone(bench: Bench, numbers: Callable[..., Path]) -> None:
+    outcome = bench.run(numbers(8), baselines=True)
+    [peak] = {frozenset(found["peak_mb"]) for found in (outcome.timing, outcome.timing["baselines"]["zero"])}
+    assert peak == {"median", "max", "n"}
+    assert outcome.timing["peak_mb"]["n"] == 8
+    assert all(row["peak_mb"] >= 0 for row in lines(outcome.folder / "timing.jsonl"))
+    assert "peak_mb" not in (outcome.folder / "metrics.json").read_text()
+    assert "peak_mb" not in outcome.timing["timing_ms"]
+
+
+def test_a_run_holds_neither_results_nor_truths(curves: Path, numbers: Callable[..., Path]) -> None:
+    """Each is read when the pipeline looks at it: that is what score gets."""
+    job = curves_job(numbers(4), "eval")
+    seen: list[Any] = []
+    score = job.pipeline.score
+
+    def looking(results: Any, truths: Any) -> Any:
+        seen.append((type(results).__name__, type(truths).__name__, results[1] is results[1]))
+        return score(results, truths)
+
+    job.pipeline.score = looking  # type: ignore[method-assign]
+    job.execute()
+    assert seen == [("Lazy", "Lazy", False)]
 
 
 def test_a_metric_that_is_no_number_is_a_bug(bench: Bench, numbers: Callable[..., Path]) -> None:

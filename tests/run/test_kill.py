@@ -84,6 +84,28 @@ def test_fit_and_eval_survive_a_kill(vision3d: Command, toys: Path, numbers: Cal
     assert content(killed) == content(whole)
 
 
+def test_an_evaluation_over_seeds_survives_kills_in_any_seed(
+    vision3d: Command, curves: Path, numbers: Callable[..., Path]
+) -> None:
+    """Results with arrays, three seeds, a baseline that no seed changes; killed in the second and in the third."""
+    data, here = numbers(6), vision3d.folder
+    command = ("eval", "curves", data, "--seeds", 3, "--delay-s", 0.1, "--break-on", "n002")
+    vision3d(*command)
+    whole = (here / "runs/latest").resolve()
+    process = vision3d.start(*command)
+    wait_for(lambda: (here / "runs/latest").resolve() != whole, process)
+    killed = (here / "runs/latest").resolve()
+    for seed, results in ((1, 2), (2, 4)):
+        wait_for(lambda: _lines(killed / f"seeds/{seed}/results.jsonl") >= results, process)  # noqa: B023
+        end(process, signal.SIGKILL)
+        assert not (killed / "seeds.json").exists()
+        process = vision3d.start(*command, "--resume", "latest")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert content(killed) == content(whole)
+    assert (killed / "seeds/2/arrays/000005.npz").exists()
+
+
 @pytest.mark.slow
 def test_favor_survives_kills_in_every_stage(vision3d: Command) -> None:
     """The same on the real pipeline: fit killed in each of its stages, eval killed twice."""

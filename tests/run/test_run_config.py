@@ -103,3 +103,15 @@ def test_comments_come_from_docstrings() -> None:
     text = dump_yaml(default_config(spec(Good)), comments=True)
     assert "    # of the part, in metres.\n    size: 1.0\n" in text
     assert "#" not in dump_yaml(default_config(spec(Good)))
+
+
+@dataclass(frozen=True)
+class Special(Part):
+    """A part of another kind, whose options are documented where they come from."""
+
+    weight: float = 1.0
+
+
+def test_comments_come_from_the_parents_docstrings_too() -> None:
+    text = dump_yaml(FullConfig("special", Special()), comments=True)
+    assert "  # of the part, in metres.\n  size: 1.0\n  weight: 1.0\n" in text

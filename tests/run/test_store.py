@@ -65,7 +65,7 @@ def test_results_are_what_is_read_back(toys: Path, numbers: Callable[..., Path],
     store.close()
     assert (tmp_path / "out" / "timing.jsonl").read_text() == '{"name": "n000", "total": 1.2346}\n'
     again = store_of(tmp_path / "out", numbers(3))
-    assert again.results == [stored]
+    assert list(again.results) == [stored]
     again.close()
 
 

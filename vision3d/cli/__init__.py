@@ -17,14 +17,15 @@ from vision3d.errors import UserError
 
 # verb -> (module, function, arguments, one line)
 VERBS: dict[str, tuple[str, str, str, str]] = {
-    "fit": ("work", "fit", "PIPELINE DATA --out MODEL", "build a model (a map, a network) from training samples"),
-    "run": ("work", "run", "PIPELINE DATA [--model MODEL]", "apply a pipeline to samples and store the results"),
-    "eval": ("work", "evaluate", "PIPELINE DATA [--model MODEL]", "run, and measure the results against the truth"),
+    "fit": ("work", "fit", "PIPELINE DATA... --out MODEL", "build a model (a map, a network) from training samples"),
+    "run": ("work", "run", "PIPELINE DATA... [--model MODEL]", "apply a pipeline to samples and store the results"),
+    "eval": ("work", "evaluate", "PIPELINE DATA... [--model MODEL]", "run, and measure the results against the truth"),
     "compare": ("show", "compare", "RUN...", "metrics of several runs side by side"),
     "report": ("show", "report", "RUN", "write a run's report.html anew"),
     "inspect": ("show", "inspect", "MODEL", "what a model holds"),
     "export": ("show", "export", "MODEL OUT", "write a model in its field's public formats"),
-    "list": ("show", "list_plugins", "[pipelines|readers]", "installed pipelines and readers"),
+    "convert": ("convert", "convert", "DATA... OUT --to FORMAT", "write samples and their truth in another format"),
+    "list": ("show", "list_plugins", "[pipelines|readers|writers]", "installed pipelines, readers and writers"),
     "config": ("configs", "config", "dump PIPELINE | check FILE", "write or check a file of options"),
     "datasets": ("datasets", "datasets", "list | show NAME | check NAME PATH", "data set cards, and checks of a copy"),
     "bench": ("bench", "bench", "sparse", "how fast the sparse engine is on this machine, beside its peers"),

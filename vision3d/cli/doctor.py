@@ -44,7 +44,7 @@ def doctor(args: list[str], out: Output) -> int:
         "browser": next((path for name in BROWSERS if (path := shutil.which(name))), None),
         "broken": [
             {"plugin": item.name, "package": item.package, "problem": item.problem}
-            for group in (registry.PIPELINES, registry.READERS)
+            for group in (registry.PIPELINES, registry.READERS, registry.WRITERS)
             for item in registry.listing(group)
             if item.problem
         ],

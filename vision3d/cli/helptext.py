@@ -13,11 +13,13 @@ def overview(verbs: Mapping[str, tuple[str, str, str, str]]) -> str:
     width = max(len(verb) for verb in verbs)
     lines = ["usage: vision3d VERB ...", "", "verbs:"]
     lines += [f"  {verb.ljust(width)}  {summary}" for verb, (_, _, _, summary) in verbs.items()]
-    lines += ["", f"pipelines: {_names(registry.PIPELINES)}", f"readers:   {_names(registry.READERS)}", ""]
+    lines += ["", f"pipelines: {_names(registry.PIPELINES)}", f"readers:   {_names(registry.READERS)}"]
+    lines += [f"writers:   {_names(registry.WRITERS)}", ""]
     lines += [
         "examples:",
         "  vision3d fit favor synthetic:room --split train --out maps/room",
         "  vision3d eval favor synthetic:room --split test --model maps/room --baselines",
+        "  vision3d run sctn first_scan.bin second_scan.bin",
         "  vision3d config dump favor > favor.yaml",
         "",
         "`vision3d VERB --help` and `vision3d fit PIPELINE --help` say more. Every verb has --json.",
@@ -36,7 +38,8 @@ def work_help(verb: str, arguments: str, summary: str) -> str:
             f"pipelines: {_names(registry.PIPELINES)}",
             f"readers:   {_names(registry.READERS)} (guessed from DATA, or --reader NAME)",
             "",
-            "DATA is a folder, a file or a URI such as synthetic:room?frames=60.",
+            "DATA is a folder, a file or a URI such as synthetic:room?frames=60; where one sample is made of several",
+            "files (two scans, say), name them one after the other.",
             f"`vision3d {verb} PIPELINE --help` lists all options.",
             "",
         ]

@@ -18,14 +18,17 @@ import tyro
 
 from vision3d.cli.arguments import Parser
 from vision3d.contracts import DataConfig, PipelineSpec
-from vision3d.errors import UserError
+from vision3d.errors import ConfigError, UserError
 from vision3d.run.config import FullConfig, RunnerConfig, default_config, validate
-from vision3d.run.modelfolder import model_config, require_fitted_by
+from vision3d.run.data import JOIN
+from vision3d.run.modelfolder import model_config, read_card, require_fitted_by
+from vision3d.run.seeds import MAX_SEEDS
 from vision3d.run.strict_yaml import load_config
 
 Configs = tyro.conf.UseAppendAction[tuple[Path, ...]]
 Switch = tyro.conf.FlagCreatePairsOff[bool]
 Source = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+More = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[DATA ...]")]
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class FitOptions:
 
     Attributes:
         source: folder, file or URI of the data.
+        more: further files that make up one sample with the first, for readers of such.
         out: the model's folder to be.
         config: YAML file of options; may be repeated, later ones win, the command line wins over all.
         extend: model to which the samples are added; the result goes to --out.
@@ -43,6 +47,7 @@ class FitOptions:
 
     source: Source
     out: Path
+    more: More = ()
     config: Configs = ()
     extend: Path | None = None
     overwrite: Switch = False
@@ -55,13 +60,16 @@ class RunOptions:
 
     Attributes:
         source: folder, file or URI of the data.
-        model: folder that fit wrote; the options it was fitted with are the defaults here.
+        more: further files that make up one sample with the first, for readers of such.
+        model: folder that fit wrote; the options it was fitted with are the defaults here. Some pipelines have a
+            model of their own, which is used without this option, and take files of weights too.
         config: YAML file of options; may be repeated, later ones win, the command line wins over all.
         resume: unfinished run folder of the same command, or 'latest'.
         json: print one JSON document to standard output.
     """
 
     source: Source
+    more: More = ()
     model: Path | None = None
     config: Configs = ()
     resume: str = ""
@@ -74,17 +82,23 @@ class EvalOptions:
 
     Attributes:
         source: folder, file or URI of the data.
-        model: folder that fit wrote; the options it was fitted with are the defaults here.
+        more: further files that make up one sample with the first, for readers of such.
+        model: folder that fit wrote; the options it was fitted with are the defaults here. Some pipelines have a
+            model of their own, which is used without this option, and take files of weights too.
         config: YAML file of options; may be repeated, later ones win, the command line wins over all.
         baselines: run the pipeline's simpler relatives on the same samples, and print them beside it.
+        seeds: how many seeds to evaluate with, from --seed on; numbers are then means with their spread. 0 is the
+            pipeline's own choice.
         resume: unfinished run folder of the same command, or 'latest'.
         json: print one JSON document to standard output.
     """
 
     source: Source
+    more: More = ()
     model: Path | None = None
     config: Configs = ()
-    baselines: Switch = False
+    baselines: bool = False
+    seeds: int = 0
     resume: str = ""
     json: Switch = False
 
@@ -93,29 +107,78 @@ OPTIONS: dict[str, Any] = {"fit": FitOptions, "run": RunOptions, "eval": EvalOpt
 FIT_RUNNER = ("seed", "threads")  # what of the runner's options matters to a fit
 
 
-def parse(verb: str, spec: PipelineSpec, args: list[str]) -> tuple[Any, FullConfig]:
+@dataclass(frozen=True)
+class Parsed:
+    """What a command line says.
+
+    Attributes:
+        options: the verb's own.
+        model: the model to use, given or of the pipeline's choice; None without one.
+        chosen: whether the pipeline chose it.
+    """
+
+    options: Any
+    config: FullConfig
+    model: Path | None = None
+    chosen: bool = False
+
+    @property
+    def source(self) -> str:
+        """All words of the data as one source."""
+        return JOIN.join((self.options.source, *self.options.more))
+
+
+def parse(verb: str, spec: PipelineSpec, args: list[str]) -> Parsed:
     """The verb's own options, and the configuration: defaults <- model <- YAML <- command line.
 
     Raises:
         UserError: one line for whatever is wrong.
         SystemExit: after printing help.
     """
-    base = default_config(spec)
-    wants_help = "-h" in args or "--help" in args
     first = Parser(f"{verb} {spec.name}", add_help=False)
     first.add_argument("--config", action="append", type=Path, default=[])
     first.add_argument("--model", "--extend", type=Path)
-    if not wants_help:
+    files: list[Path] = []
+    base = default_config(spec)
+    if not ("-h" in args or "--help" in args):
         known, _ = first.parse_known_args(args)
+        files = known.config
         if known.model is not None:
-            require_fitted_by(known.model, spec.name)
-            base = model_config(known.model, base)
-        for path in known.config:
-            base = load_config(path, base)
+            weights = verb != "fit" and spec.default_model is not None and known.model.is_file()
+            base = base if weights else _model_base(known.model, spec, base)
+    options, config = _parse(verb, spec, args, files, base)
+    if verb == "eval" and not 0 <= options.seeds <= MAX_SEEDS:
+        raise ConfigError(f"--seeds must be from 0 to {MAX_SEEDS}, got {options.seeds}")
+    model = getattr(options, "model", None)
+    if verb == "fit" or model is not None or spec.default_model is None:
+        return Parsed(options, config, model)
+    # Which model is the default one hangs on the options, and the model's own options come before those typed.
+    chosen = spec.default_model(config.pipeline)
+    if chosen is None:
+        return Parsed(options, config)
+    # It may be another pipeline's model; then its options mean nothing here.
+    if chosen.is_dir() and read_card(chosen)["pipeline"] == spec.name:
+        options, config = _parse(verb, spec, args, files, model_config(chosen, base))
+    return Parsed(options, config, chosen, True)
+
+
+def _model_base(model: Path, spec: PipelineSpec, base: FullConfig) -> FullConfig:
+    """``base`` with the options that the model was fitted with."""
+    require_fitted_by(model, spec.name)
+    return model_config(model, base)
+
+
+def _parse(
+    verb: str, spec: PipelineSpec, args: list[str], files: list[Path], base: FullConfig
+) -> tuple[Any, FullConfig]:
+    for path in files:
+        base = load_config(path, base)
     runner_view = _runner_view(verb, base.runner)
     options_type = OPTIONS[verb]
     missing = {"source": tyro.MISSING, "out": tyro.MISSING}
     needed = {f.name: missing[f.name] for f in dataclasses.fields(options_type) if f.name in missing}
+    if verb == "eval":
+        needed["baselines"] = spec.eval_baselines
     combined = dataclasses.make_dataclass(
         "Options",
         [

@@ -14,11 +14,11 @@ from vision3d.run import registry
 
 
 def list_plugins(args: list[str], out: Output) -> int:
-    """``vision3d list [pipelines|readers]``"""
-    parser = Parser("list", description="Installed pipelines and readers, and why a broken one is broken.")
-    parser.add_argument("group", nargs="?", choices=("pipelines", "readers"), help="both when left out")
+    """``vision3d list [pipelines|readers|writers]``"""
+    groups = {"pipelines": registry.PIPELINES, "readers": registry.READERS, "writers": registry.WRITERS}
+    parser = Parser("list", description="Installed pipelines, readers and writers, and why a broken one is broken.")
+    parser.add_argument("group", nargs="?", choices=tuple(groups), help="all when left out")
     group = parser.parse_args(args).group
-    groups = {"pipelines": registry.PIPELINES, "readers": registry.READERS}
     found = {name: registry.listing(key) for name, key in groups.items() if group in (None, name)}
     document = {name: [dataclasses.asdict(item) for item in items] for name, items in found.items()}
     texts = []
@@ -96,6 +96,7 @@ def export(args: list[str], out: Output) -> int:
 def compare(args: list[str], out: Output) -> int:
     """``vision3d compare RUN...``"""
     from vision3d.cli.tables import metrics_table
+    from vision3d.run.seeds import read_seeds, with_spread
     from vision3d.run.summary import comparison_warnings, methods_of, read_metrics
 
     parser = Parser("compare", description="Metrics of several runs side by side; warns when they do not compare.")
@@ -106,14 +107,16 @@ def compare(args: list[str], out: Output) -> int:
     for path in options.runs:
         if path.as_posix() in runs:
             raise UserError(f"{path}: is given twice")
-        runs[path.as_posix()] = read_metrics(path)
+        metrics = read_metrics(path)
+        summary = read_seeds(path)
+        runs[path.as_posix()] = metrics if summary is None else with_spread(metrics, summary)
     warnings = comparison_warnings(runs)
     columns: dict[str, Any] = {}
     for number, metrics in enumerate(runs.values(), 1):
         methods = methods_of(metrics)
         for method in methods if options.baselines else list(methods)[:1]:
             columns[f"[{number}] {method}"] = methods[method]
-    fields = ("pipeline", "dataset", "split", "select", "truth", "seed", "n_frames", "n_failed", "n_skipped")
+    fields = ("pipeline", "dataset", "split", "select", "truth", "seed", "seeds", "n_frames", "n_failed", "n_skipped")
     document = {
         "runs": [
             {

@@ -28,7 +28,7 @@ def metrics_text(metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
     title = (
         f"{metrics['pipeline']} on {metrics['dataset']} (select {metrics['select']}, truth {metrics['truth']}), "
         f"n = {metrics['n_frames']}, failed = {metrics['n_failed']}, skipped = {metrics['n_skipped']}, "
-        f"seed = {metrics['seed']}"
+        f"{_seeds_text(metrics)}"
     )
     parts = []
     methods = methods_of(metrics)
@@ -40,7 +40,25 @@ def metrics_text(metrics: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
     if stages:
         rows = [[stage, f"{v['median']:.2f}", f"{v['p95']:.2f}"] for stage, v in stages.items()]
         parts.append(table(["time per sample", "median ms", "p95 ms"], rows))
+    if timing.get("baselines"):
+        parts.append(_costs_table({metrics["pipeline"]: timing, **timing["baselines"]}))
     return "\n".join(parts) + "\n"
+
+
+def _seeds_text(metrics: Mapping[str, Any]) -> str:
+    if "seeds" not in metrics:
+        return f"seed = {metrics['seed']}"
+    return f"seeds = {', '.join(map(str, metrics['seeds']))} (mean ±standard deviation; failed: of the worst)"
+
+
+def _costs_table(methods: Mapping[str, Mapping[str, Any]]) -> str:
+    """One row per method: how long a sample takes it, and how much memory at most."""
+    rows = []
+    for method, costs in methods.items():
+        total, peak = costs["timing_ms"].get("total"), costs.get("peak_mb")
+        cells = ["-", "-"] if total is None else [f"{total['median']:.2f}", f"{total['p95']:.2f}"]
+        rows.append([method, *cells, "-" if peak is None else f"{peak['max']:.1f}"])
+    return table(["cost per sample", "median ms", "p95 ms", "peak MB"], rows)
 
 
 def metrics_table(methods: Mapping[str, Sequence[Mapping[str, Any]]], title: str = "") -> str:
@@ -66,12 +84,11 @@ def _cell(metric: Mapping[str, Any] | None) -> str:
         return ""
     if metric["value"] is None:
         return "inf"
-    value = metric["value"]
-    return (
-        str(int(value))
-        if metric["unit"] in ("", "count") and float(value).is_integer() and value > 1
-        else f"{value:.2f}"
-    )
+    value, spread = metric["value"], metric.get("spread")
+    if metric["unit"] in ("", "count") and float(value).is_integer() and value > 1 and not spread:
+        return str(int(value))
+    decimals = 3 if metric["unit"] == "m" else 2  # a centimetre matters
+    return f"{value:.{decimals}f}" + ("" if spread is None else f" ±{spread:.{decimals}f}")
 
 
 def _best(found: Sequence[Mapping[str, Any] | None], better: str) -> float | None:

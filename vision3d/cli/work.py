@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from vision3d import distributed
+from vision3d.cli.interrupt import interruptible
 from vision3d.cli.output import Output
 from vision3d.errors import UserError
 from vision3d.run import registry
+
+if TYPE_CHECKING:
+    from vision3d.cli.options import Parsed
 
 
 def fit(args: list[str], out: Output) -> int:
@@ -22,7 +23,8 @@ def fit(args: list[str], out: Output) -> int:
     begun = _begin("fit", args, out)
     if begun is None:
         return 0
-    spec, options, config = begun
+    spec, parsed = begun
+    options, config = parsed.options, parsed.config
     if not spec.has_fit:
         raise UserError(f"pipeline '{spec.name}' has nothing to fit; use `vision3d run {spec.name} DATA`")
 
@@ -31,14 +33,25 @@ def fit(args: list[str], out: Output) -> int:
     from vision3d.run.data import open_data
     from vision3d.run.fitting import Fit
 
-    console = Console(sys.stderr)
-    with _interruptible():
-        data = open_data(options.source, config.data, console, spec.samples)
-        pipeline = spec.make(config.pipeline)
-        job = Fit(
-            pipeline, config, data.reader, options.out, console, options.overwrite, options.extend, data.spec.name
-        )
-        card = job.execute()
+    main = distributed.is_main()
+    console = Console(sys.stderr if main else None)
+    try:
+        with interruptible():
+            data = open_data(parsed.source, config.data, console, spec.samples)
+            pipeline = spec.make(config.pipeline)
+            job = Fit(
+                pipeline, config, data.reader, options.out, console, options.overwrite, options.extend, data.spec.name
+            )
+            if not main:
+                job.take_part()
+                return 0
+            card = job.execute()
+    except UserError as error:
+        if main:
+            raise
+        # The first process speaks for all, to people and to programs; this line is for whoever looks for the odd one.
+        out.note(f"error: process {distributed.rank()}: {error}")
+        return 2
     facts = _facts(pipeline, options.out)
     document = {"model": options.out, "card": card, "facts": facts}
     left_out = f", {card['n_bad']} left out" if card["n_bad"] else ""
@@ -62,19 +75,26 @@ def _execute(verb: Literal["run", "eval"], args: list[str], out: Output) -> int:
     begun = _begin(verb, args, out)
     if begun is None:
         return 0
-    spec, options, config = begun
+    spec, parsed = begun
+    options, config = parsed.options, parsed.config
+    if not distributed.is_main():
+        out.note(f"process {distributed.rank()} has nothing to do: only fit is shared by several")
+        return 0
 
     from vision3d.cli.tables import metrics_text
     from vision3d.run.console import Console
     from vision3d.run.data import open_data
     from vision3d.run.evaluation import Evaluation, require_model
     from vision3d.run.folder import find_run
+    from vision3d.run.seeds import Series, with_spread
 
     console = Console(sys.stderr)
-    model = require_model(options.model, spec.has_fit, spec.name)
+    model = require_model(parsed.model, spec.has_fit and spec.default_model is None, spec.name)
+    if parsed.chosen:
+        console.note(f"model: {parsed.model} (of {spec.name}'s own choice; --model uses another)")
     resume = find_run(options.resume, config.runner.runs) if options.resume else None
-    with _interruptible():
-        data = open_data(options.source, config.data, console, spec.samples)
+    with interruptible():
+        data = open_data(parsed.source, config.data, console, spec.samples)
         job = Evaluation(
             verb,
             spec.make(config.pipeline),
@@ -87,23 +107,33 @@ def _execute(verb: Literal["run", "eval"], args: list[str], out: Output) -> int:
             command=shlex.join(["vision3d", verb, *args]),
             reader_name=data.spec.name,
         )
-        outcome = job.execute()
+        # Unless asked for, no second seed where it would give the same numbers.
+        seeds = (options.seeds or (1 if job.deterministic else spec.eval_seeds)) if verb == "eval" else 1
+        if seeds > 1:
+            outcome, summary = Series(job, seeds).execute()
+            metrics = with_spread(outcome.metrics, summary)
+            runs = [outcome.folder / run for run in summary["runs"]]
+        else:
+            outcome = job.execute()
+            metrics, runs = outcome.metrics, [outcome.folder]
     report = _report(outcome.folder, outcome.exhibit, console)
     document = {
         "run": outcome.folder,
-        **outcome.metrics,
+        "runs": runs,
+        **metrics,
         "timing_ms": outcome.timing["timing_ms"],
+        "timing": {key: value for key, value in outcome.timing.items() if key != "schema"},
         "report": report,
     }
-    text = metrics_text(outcome.metrics, outcome.timing)
+    text = metrics_text(metrics, outcome.timing)
     out.result(
         document, f"{text}run: {outcome.folder.as_posix()}" + (f"\nreport: {report.as_posix()}" if report else "")
     )
     return 0
 
 
-def _begin(verb: str, args: list[str], out: Output) -> tuple[Any, Any, Any] | None:
-    """The pipeline's spec, the verb's options and the configuration; None when help was all that was asked for."""
+def _begin(verb: str, args: list[str], out: Output) -> tuple[Any, Parsed] | None:
+    """The pipeline's spec and what the command line says; None when help was all that was asked for."""
     words = [a for a in args if a != "--json"]
     if words and words[0] in ("-h", "--help"):
         from vision3d.cli import VERBS
@@ -122,10 +152,9 @@ def _begin(verb: str, args: list[str], out: Output) -> tuple[Any, Any, Any] | No
     from vision3d.cli.options import parse
 
     try:
-        options, config = parse(verb, spec, args)
+        return spec, parse(verb, spec, args)
     except SystemExit:
         return None
-    return spec, options, config
 
 
 def _facts(pipeline: Any, model: Path) -> dict[str, Any]:
@@ -141,20 +170,3 @@ def _report(folder: Path, exhibit: Any, console: Any) -> Path | None:
     except Exception as error:
         console.warn(f"no report: {type(error).__name__}: {error}")
         return None
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does: what is complete stays, and can be resumed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -98,7 +98,11 @@ def default_config(spec: PipelineSpec) -> FullConfig:
 
 
 # Options of the verbs themselves, which no pipeline section may hide.
-RESERVED = {"source", "out", "model", "config", "resume", "overwrite", "extend", "baselines", "json", "help", "type"}
+RESERVED = {"source", "more", "out", "model", "config", "resume", "overwrite", "extend", "baselines", "seeds"} | {
+    "json",
+    "help",
+    "type",
+}
 
 
 def validate(config: FullConfig) -> None:
@@ -242,10 +246,11 @@ def _quoted(text: str) -> str:
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """Field -> one line of documentation, from the class docstring's ``Attributes:``."""
+    """Field -> one line of documentation, from the ``Attributes:`` of the class' docstring and its parents'."""
     import docstring_parser
 
-    params = docstring_parser.parse(cls.__doc__ or "").params
+    parents = [parent for parent in reversed(cls.__mro__) if parent is not object]
+    params = [p for parent in parents for p in docstring_parser.parse(vars(parent).get("__doc__") or "").params]
     return {p.arg_name: " ".join((p.description or "").replace("``", "'").split()) for p in params}
 
 

@@ -14,6 +14,9 @@ from vision3d.errors import ConfigError, DataError, UserError
 from vision3d.run import registry
 from vision3d.run.console import Console
 from vision3d.run.files import digest
+from vision3d.run.lazy import Lazy
+
+JOIN = "::"  # between the paths that make up one source
 
 
 class Subset:
@@ -66,11 +69,15 @@ class OpenData:
     source: str
 
 
-def open_data(source: str, config: DataConfig, console: Console, wanted: str = "") -> OpenData:
+def open_data(
+    source: str, config: DataConfig, console: Console, wanted: str = "", taker: str = "the pipeline"
+) -> OpenData:
     """Find the reader, open the data and select.
 
     Args:
-        wanted: name of the sample type that the pipeline takes; empty accepts any.
+        source: path or URI; several paths that make up one sample are joined by ``::``.
+        wanted: name of the sample type that the taker takes; empty accepts any.
+        taker: who takes the samples, for messages.
 
     Raises:
         UserError: no or several readers fit, the samples are of another type, nothing is selected.
@@ -78,7 +85,7 @@ def open_data(source: str, config: DataConfig, console: Console, wanted: str = "
     """
     spec, path = find_reader(source, config.reader, console, wanted)
     if wanted and spec.samples != wanted:
-        raise UserError(f"reader '{spec.name}' gives samples of type {spec.samples}, the pipeline takes {wanted}")
+        raise UserError(f"reader '{spec.name}' gives samples of type {spec.samples}, {taker} takes {wanted}")
     registry.require_extras("reader", spec.name, spec.extras)
     # The reader always reports bad samples instead of raising, so that one outside the selection does no harm;
     # selection is the runner's, so that it means the same for every reader.
@@ -104,23 +111,25 @@ def find_reader(source: str, name: str, console: Console, wanted: str = "") -> t
     scheme = re.match(r"([A-Za-z0-9][A-Za-z0-9_+-]*):(.*)", source)
     if scheme and not Path(source).exists() and scheme[1] in registry.names(registry.READERS):
         # `7scenes:/data/x` names the reader of a path; `synthetic:room` is a URI of the reader's own.
-        path = scheme[2] if Path(scheme[2].partition("?")[0]).exists() else source
+        path = source if _missing(scheme[2]) else scheme[2]
         return registry.load(registry.READERS, scheme[1]), path
     scores: list[tuple[float, ReaderSpec]] = []
+    others: list[ReaderSpec] = []
     for candidate in registry.names(registry.READERS):
         try:
             spec = registry.load(registry.READERS, candidate)
             score = float(spec.match(source))
         except Exception as error:
+            if isinstance(error, OSError) and JOIN in source:
+                continue  # several paths in one are soon too long for a file's name
             console.warn(f"reader '{candidate}' could not be asked: {error}")
             continue
         if score > 0 and (not wanted or spec.samples == wanted):
             scores.append((score, spec))
+        elif score > 0:
+            others.append(spec)
     if not scores:
-        if not Path(source.partition("?")[0]).exists():
-            raise DataError(source, "no such file or folder, and no reader knows it as a URI")
-        known = ", ".join(registry.names(registry.READERS)) or "none installed"
-        raise DataError(source, f"no reader recognises this; name one with --reader ({known})")
+        raise _unrecognised(source, wanted, others)
     best = max(score for score, _ in scores)
     first = [spec for score, spec in scores if score == best]
     if len(first) > 1:
@@ -128,6 +137,34 @@ def find_reader(source: str, name: str, console: Console, wanted: str = "") -> t
         raise DataError(source, f"could be {names} (score {best:.2f} each); choose with --reader")
     console.note(f"reader: {first[0].name} (guessed, score {best:.2f})")
     return first[0], source
+
+
+def _unrecognised(source: str, wanted: str, others: Sequence[ReaderSpec]) -> DataError:
+    """Why no reader takes the source, and what to do about it."""
+    missing = _missing(source)
+    if missing:
+        return DataError(missing[0], "no such file or folder, and no reader knows it as a URI")
+    words = source.split(JOIN)
+    this = "these together" if len(words) > 1 else "this"
+    kind = f" as samples of type {wanted}" if wanted and others else ""
+    found = "; ".join(f"'{spec.name}' reads {spec.samples} from it" for spec in others)
+    known = ", ".join(registry.names(registry.READERS)) or "none installed"
+    return DataError(
+        " and ".join(words),
+        f"no reader recognises {this}{kind}{f' ({found})' if found else ''}; name one with --reader ({known})",
+    )
+
+
+def _missing(source: str) -> list[str]:
+    """Those of the paths in a source that do not exist."""
+
+    def exists(word: str) -> bool:
+        try:
+            return Path(word).exists() or Path(word.partition("?")[0]).exists()
+        except (OSError, ValueError):  # too long a name, or a null character
+            return False
+
+    return [word for word in source.split(JOIN) if not exists(word)]
 
 
 def select_positions(count: int, text: str, name: str) -> list[int]:
@@ -163,6 +200,9 @@ def readable(reader: Reader, console: Console) -> dict[int, str]:
 def data_identity(reader: Reader, with_truth: bool = True) -> dict[str, Any]:
     """What a run's results depend on in its data, but for the pixels: names in order and their truths.
 
+    Truths are looked at one by one. Where each takes long to compute, a reader may have ``truth_identity``, a text
+    from which, with the names, all of them follow (the recipe of generated scenes, say): then none is looked at.
+
     Args:
         with_truth: off for a run that measures nothing: a truth may cost hours (structure from motion).
     """
@@ -170,6 +210,17 @@ def data_identity(reader: Reader, with_truth: bool = True) -> dict[str, Any]:
     identity = {"dataset": reader.name, "samples": f"{len(names)} ({digest(names)[:16]})"}
     if not with_truth:
         return identity
-    truths = [None if i in reader.bad else reader.truth(i) for i in range(len(reader))]
-    known = sum(truth is not None for truth in truths)
-    return {**identity, "truth": f"{known} ({digest(truths)[:16]})", "bad": len(reader.bad)}
+    recipe = getattr(reader, "truth_identity", "")
+    if recipe:
+        known = len(reader) - len(reader.bad)
+        return {**identity, "truth": f"{known} ({digest([recipe, names])[:16]})", "bad": len(reader.bad)}
+    unknown = set(reader.bad)
+
+    def truth(index: int) -> Any | None:
+        found = None if index in reader.bad else reader.truth(index)
+        if found is None:
+            unknown.add(index)
+        return found
+
+    fingerprint = digest(Lazy(len(reader), truth))[:16]
+    return {**identity, "truth": f"{len(reader) - len(unknown)} ({fingerprint})", "bad": len(reader.bad)}

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vision3d.errors import DataError
+from vision3d.run.lazy import Lazy
 
 
 @contextlib.contextmanager
@@ -105,7 +106,7 @@ def read_json(path: Path) -> Any:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (hexadecimal) of a nested value; arrays count with type, shape and bytes."""
+    """SHA-256 (hexadecimal) of a nested value; arrays count with type, shape and bytes, a Lazy sequence as a list."""
     sha = hashlib.sha256()
 
     def feed(item: Any) -> None:
@@ -117,7 +118,7 @@ def digest(value: Any) -> str:
             for key in item:
                 feed(key)
                 feed(item[key])
-        elif isinstance(item, (list, tuple)):
+        elif isinstance(item, (list, tuple, Lazy)):
             sha.update(f"list {len(item)}".encode())
             for part in item:
                 feed(part)
@@ -133,10 +134,16 @@ def digest(value: Any) -> str:
 
 
 def folder_digest(folder: Path, without: frozenset[str] = frozenset()) -> str:
-    """SHA-256 over the names and contents of all files below ``folder``, except those named ``without``."""
+    """SHA-256 over the names and contents of all files below ``folder``, except those named ``without``.
+
+    Where ``folder`` is itself a file (of weights, say), its content alone counts.
+    """
     sha = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in without):
-        sha.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size};".encode())
+    single = folder.is_file()
+    paths = [folder] if single else [p for p in folder.rglob("*") if p.is_file() and p.name not in without]
+    for path in sorted(paths):
+        name = "" if single else path.relative_to(folder).as_posix()
+        sha.update(f"{name} {path.stat().st_size};".encode())
         with open(path, "rb") as file:
             while block := file.read(1 << 20):
                 sha.update(block)

@@ -5,28 +5,27 @@ from __future__ import annotations
 
 import platform
 import shutil
+import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vision3d.contracts import Pipeline, Reader
-from vision3d.errors import ConfigError, UserError
+from vision3d.errors import ConfigError, DataError, UserError
+from vision3d.run.arrays import Arrays, check_arrays, read_arrays, write_arrays
 from vision3d.run.config import FullConfig, differences, dump_yaml
 from vision3d.run.console import Console
 from vision3d.run.data import Subset, data_identity, readable
 from vision3d.run.environment import set_seed, set_threads, versions
-from vision3d.run.files import digest, folder_digest, read_json, whole_file, write_json, write_text
+from vision3d.run.files import digest, folder_digest, read_json, write_json, write_text
 from vision3d.run.folder import shortened, slug
 from vision3d.run.modelfolder import SCHEMA, VOLATILE, publish, require_replaceable
 
 T = TypeVar("T")
-Arrays = dict[str, NDArray[Any]]
 
 
 class WorkContext:
@@ -50,19 +49,38 @@ class WorkContext:
         if key in self._used:
             raise ValueError(f"cache key '{key}' is used twice in one fit")
         self._used.add(key)
-        path = self._cache / f"{slug(key)[:80]}-{digest(key)[:8]}.npz"
-        arrays = _read_arrays(path)
+        arrays = self._kept(key)
         if arrays is None:
             start_s = time.perf_counter()
             set_seed(self.seed, key)
             arrays = {name: np.asarray(array, order="C") for name, array in make().items()}
-            with whole_file(path) as file:
-                _write_arrays(file, arrays)
+            write_arrays(self._path(key), arrays)
             self.stages_s[key] = round(time.perf_counter() - start_s, 3)
         else:
             self.console.note(f"{key}: from an earlier run")
         set_seed(self.seed, f"after {key}")
         return arrays
+
+    def has(self, key: str) -> bool:
+        """Whether ``cached(key, ...)`` would read from disk."""
+        try:
+            check_arrays(self._path(key))
+        except DataError:
+            return False
+        return True
+
+    def forget(self, key: str) -> None:
+        """Remove what is kept under ``key``, if anything. The key stays used."""
+        self._path(key).unlink(missing_ok=True)
+
+    def _kept(self, key: str) -> Arrays | None:
+        try:
+            return read_arrays(self._path(key))
+        except DataError:
+            return None  # never written, or damaged: made anew either way
+
+    def _path(self, key: str) -> Path:
+        return self._cache / f"{slug(key)[:80]}-{digest(key)[:8]}.npz"
 
     def progress(self, items: Iterable[T], total: int, label: str) -> Iterator[T]:
         """The items, with a progress bar."""
@@ -107,10 +125,11 @@ class Fit:
             require_replaceable(self.out)
         started_s = time.perf_counter()
         work = self.out.absolute().with_name(f".{self.out.absolute().name}.fit")
-        self._prepare(work)
+        data = data_identity(self.reader)
+        self._prepare(work, data)
         self.console.log_to(work / "log.txt")
         try:
-            card = self._fit(work, started_s)
+            card = self._fit(work, data, started_s)
         except BaseException:
             self.console.note(
                 f"unfinished; the same command goes on from what {work.relative_to(self.out.absolute().parent)} holds"
@@ -123,16 +142,25 @@ class Fit:
         shutil.rmtree(work)
         return card
 
-    def _identity(self) -> dict[str, Any]:
+    def take_part(self) -> None:
+        """What every process of a shared training but the first does: the same work, and nothing is published.
+
+        The files go to a private folder that is removed. Its cache is empty at the start, also where the first
+        process continues an unfinished fit: what that one found, it has to send.
+        """
+        with tempfile.TemporaryDirectory(prefix="vision3d-fit-") as temp:
+            self._build(Path(temp))
+
+    def _identity(self, data: Mapping[str, Any]) -> dict[str, Any]:
         identity = {**self.config.identity(), "data:reader": self.reader_name}
-        identity |= {f"data:{key}": value for key, value in data_identity(self.reader).items()}
+        identity |= {f"data:{key}": value for key, value in data.items()}
         if self.extend is not None:
             identity["extend"] = folder_digest(self.extend, VOLATILE)[:16]
         return identity
 
-    def _prepare(self, work: Path) -> None:
+    def _prepare(self, work: Path, data: Mapping[str, Any]) -> None:
         """A work folder of exactly this command, continued or new."""
-        identity = self._identity()
+        identity = self._identity(data)
         record = work / "fit.json"
         if record.exists():
             changed = differences(read_json(record)["identity"], identity)
@@ -155,7 +183,29 @@ class Fit:
             write_json(record, {"schema": SCHEMA, "identity": identity})
         (work / "log.txt").touch()
 
-    def _fit(self, work: Path, started_s: float) -> dict[str, Any]:
+    def _fit(self, work: Path, data: Mapping[str, Any], started_s: float) -> dict[str, Any]:
+        train, bad, stages_s = self._build(work)
+        model, runner = work / "model", self.config.runner
+        card = {
+            "schema": SCHEMA,
+            "pipeline": self.config.pipeline_name,
+            "created_by": {"python": platform.python_version(), **versions()},
+            "data": {"reader": self.reader_name, **(data if train is self.reader else data_identity(train))},
+            "n_samples": len(train),
+            "n_bad": len(bad),
+            "bad": [{"name": self.reader.key(i), "reason": reason} for i, reason in bad.items()],
+            "seed": runner.seed,
+            **({"extends": folder_digest(self.extend, VOLATILE)[:16]} if self.extend is not None else {}),
+        }
+        write_text(model / "config.yaml", dump_yaml(self.config))
+        write_json(model / "card.json", card)
+        self.pipeline.load(model)  # a model that cannot be loaded is never published
+        timing = {"schema": SCHEMA, "total_s": round(time.perf_counter() - started_s, 3), "stages_s": stages_s}
+        write_json(model / "timing.json", timing)
+        return card
+
+    def _build(self, work: Path) -> tuple[Reader, Mapping[int, str], dict[str, float]]:
+        """Let the pipeline write its files into ``work/model``; the samples used, those left out, and the times."""
         train, bad = self._usable(work)
         model = work / "model"
         shutil.rmtree(model, ignore_errors=True)
@@ -168,23 +218,7 @@ class Fit:
             self.pipeline.extend(self.extend, train, model, context)  # type: ignore[attr-defined]
         else:
             self.pipeline.fit(train, model, context)
-        card = {
-            "schema": SCHEMA,
-            "pipeline": self.config.pipeline_name,
-            "created_by": {"python": platform.python_version(), **versions()},
-            "data": {"reader": self.reader_name, **data_identity(train)},
-            "n_samples": len(train),
-            "n_bad": len(bad),
-            "bad": [{"name": self.reader.key(i), "reason": reason} for i, reason in bad.items()],
-            "seed": runner.seed,
-            **({"extends": folder_digest(self.extend, VOLATILE)[:16]} if self.extend is not None else {}),
-        }
-        write_text(model / "config.yaml", dump_yaml(self.config))
-        write_json(model / "card.json", card)
-        self.pipeline.load(model)  # a model that cannot be loaded is never published
-        timing = {"schema": SCHEMA, "total_s": round(time.perf_counter() - started_s, 3), "stages_s": context.stages_s}
-        write_json(model / "timing.json", timing)
-        return card
+        return train, bad, context.stages_s
 
     def _usable(self, work: Path) -> tuple[Reader, Mapping[int, str]]:
         """The samples that can be read, and why the others cannot."""
@@ -202,26 +236,3 @@ class Fit:
         if not good:
             raise UserError(f"{self.reader.name}: none of the {len(self.reader)} samples is usable")
         return Subset(self.reader, good), bad
-
-
-def _write_arrays(file: BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """An .npz without pickles, and with the same bytes each time. The number in front of a name keeps the order."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for index, (name, array) in enumerate(arrays.items()):
-            info = zipfile.ZipInfo(f"{index:06d}/{name}.npy")
-            with archive.open(info, "w", force_zip64=True) as part:
-                np.lib.format.write_array(part, array, allow_pickle=False)
-
-
-def _read_arrays(path: Path) -> Arrays | None:
-    """The arrays in the order they were given, or None where there is no readable file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            arrays = {}
-            for info in archive.infolist():
-                with archive.open(info) as part:
-                    name = info.filename.partition("/")[2].removesuffix(".npy")
-                    arrays[name] = np.lib.format.read_array(part, allow_pickle=False)
-            return arrays
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,20 +32,36 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, config: FullConfig, verb: str, dataset: str, identity: Mapping[str, Any], command: str
+        cls,
+        config: FullConfig,
+        verb: str,
+        dataset: str,
+        identity: Mapping[str, Any],
+        command: str,
+        inside: Path | None = None,
     ) -> RunFolder:
-        """A new folder with all that is known before the first sample; ``latest`` points to it."""
+        """A new folder with all that is known before the first sample; ``latest`` points to it.
+
+        Args:
+            inside: the folder to make, a part of another run's, to which ``latest`` points already.
+        """
         out = config.runner.runs
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        base = out / slug(config.pipeline_name) / slug(dataset) / f"{stamp}-{identity_hash(identity)[:6]}"
-        path = _make_unique(base)
+        if inside is None:
+            stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+            base = out / slug(config.pipeline_name) / slug(dataset) / f"{stamp}-{identity_hash(identity)[:6]}"
+            path = _make_unique(base)
+        else:
+            path = inside
+            shutil.rmtree(path, ignore_errors=True)  # killed before it held anything
+            path.mkdir(parents=True)
         write_text(path / "config.yaml", dump_yaml(config))
         write_text(path / "command.txt", command + "\n")
         write_json(path / "environment.json", environment(config.runner.threads))
         (path / "checkpoints").mkdir()
         # Last, since a folder without it was killed before it held anything and cannot be resumed.
         write_json(path / "run.json", {"schema": 1, "verb": verb, "dataset": dataset, "identity": dict(identity)})
-        point_latest(out, path)
+        if inside is None:
+            point_latest(out, path)
         return cls(path)
 
     @classmethod

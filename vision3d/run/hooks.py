@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vision3d.contracts import Pipeline
 from vision3d.errors import UserError
+from vision3d.run.cloud_files import write_cloud_view
 from vision3d.run.console import Console
 from vision3d.run.files import write_bytes, write_json
 from vision3d.run.store import failed
@@ -25,6 +27,7 @@ class Event:
         method: empty for the pipeline itself, else the baseline's name.
         sample: None when it could not be read.
         result: as the pipeline returned it, with what is never stored.
+        truth: reads the sample's truth; None in a ``run``.
     """
 
     index: int
@@ -35,6 +38,7 @@ class Event:
     model: Any
     sample: Any | None
     result: Any
+    truth: Callable[[], Any | None]
 
 
 class Hook:
@@ -57,21 +61,28 @@ class Checkpoint(Hook):
     """``checkpoints/state.json`` names the last complete sample of each method, for people and monitors.
 
     What is complete is decided by the result files alone, so this one may lag by a second.
+
+    Args:
+        state: method -> what is complete already, of a run that is resumed.
     """
 
     PERIOD_S = 1.0
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, state: Mapping[str, Any]) -> None:
         self.path = folder / "checkpoints" / "state.json"
-        self.state: dict[str, Any] = {}
+        self.state = dict(state)
         self.written_s = -self.PERIOD_S
         self.path.parent.mkdir(exist_ok=True)
 
     def after(self, event: Event) -> None:
-        done = {"complete": event.index + 1, "of": event.total, "last": event.name}
-        self.state[event.method] = done
+        self.state[event.method] = self.entry(event.index + 1, event.total, event.name)
         if time.monotonic() - self.written_s >= self.PERIOD_S:
             self._write()
+
+    @staticmethod
+    def entry(complete: int, total: int, last: str) -> dict[str, Any]:
+        """What is said of one method."""
+        return {"complete": complete, "of": total, "last": last}
 
     def close(self) -> None:
         if self.state:
@@ -105,35 +116,58 @@ class Watchdog(Hook):
 class Pictures(Hook):
     """``viz/frame_000123.png`` of some results spread over the run, and of as many failures.
 
-    The pictures are an extra: an exception while drawing is reported once and ends the drawing, not the run.
+    The first few samples that are drawn get a ``viz/cloud_000123.npz`` too, where the pipeline has a ``cloud_view``.
+    All of it is an extra: an exception while drawing is reported once and ends the drawing, not the run.
 
     Args:
-        earlier: the pipeline's results from before the run was resumed.
+        done: results from before the run was resumed; their pictures are there.
     """
 
-    def __init__(self, folder: Path, count: int, total: int, console: Console, earlier: Sequence[Any] = ()) -> None:
+    CLOUDS = 3
+
+    def __init__(self, folder: Path, count: int, total: int, console: Console, done: int = 0) -> None:
         self.folder = folder / "viz"
         self.console = console
         number = min(count, total)
         self.wanted = {round(k * (total - 1) / max(number - 1, 1)) for k in range(number)}
-        drawn = sum(failed(result) for i, result in enumerate(earlier) if i not in self.wanted)
-        self.failures_left = max(count - drawn, 0)
+        drawn = [i for i in self._there("frame_*.png") if i < done and i not in self.wanted]
+        self.failures_left = max(count - len(drawn), 0)
+        self.clouds_left = max(self.CLOUDS - sum(i < done for i in self._there("cloud_*.npz")), 0)
         self.enabled = count > 0
 
     def before(self, event: Event) -> None:
-        if not self.enabled or event.method or event.sample is None or not hasattr(event.pipeline, "draw"):
+        if not self.enabled or event.method or event.sample is None:
+            return
+        draws, turns = (hasattr(event.pipeline, name) for name in ("draw", "cloud_view"))
+        if not (draws or turns):
             return
         if event.index not in self.wanted:
             if not failed(event.result) or self.failures_left < 1:
                 return
             self.failures_left -= 1
         try:
-            image = event.pipeline.draw(event.model, event.sample, event.result)
-            self.folder.mkdir(exist_ok=True)
-            write_bytes(self.folder / f"frame_{event.index:06d}.png", png_bytes(image))
+            truth = event.truth()
+            if draws:
+                data = png_bytes(event.pipeline.draw(event.model, event.sample, event.result, truth))
+                self.folder.mkdir(exist_ok=True)
+                write_bytes(self.folder / f"frame_{event.index:06d}.png", data)
+            if turns and self.clouds_left:
+                self._cloud(event, truth)
         except Exception as error:
             self.enabled = False
             self.console.warn(f"no more pictures: drawing {event.name} failed ({type(error).__name__}: {error})")
+
+    def _cloud(self, event: Event, truth: Any | None) -> None:
+        view = event.pipeline.cloud_view(event.model, event.sample, event.result, truth)
+        if view is not None:
+            self.folder.mkdir(exist_ok=True)
+            write_cloud_view(self.folder / f"cloud_{event.index:06d}.npz", view)
+            self.clouds_left -= 1
+
+    def _there(self, pattern: str) -> list[int]:
+        """Positions of the samples of which there is a file."""
+        found = (re.search(r"_(\d{6,})$", path.stem) for path in self.folder.glob(pattern))
+        return [int(match[1]) for match in found if match]
 
 
 class Progress(Hook):

@@ -22,6 +22,8 @@ def read_card(model: Path) -> dict[str, Any]:
     Raises:
         DataError: the folder is missing or no model.
     """
+    if model.is_file():
+        raise DataError(model, "is a file, not a model folder")
     if not model.is_dir():
         raise DataError(model, "no such model folder")
     if not (model / "card.json").exists():

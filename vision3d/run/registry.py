@@ -17,6 +17,7 @@ from vision3d.errors import MissingExtraError, UserError
 
 PIPELINES = "vision3d.pipelines"
 READERS = "vision3d.readers"
+WRITERS = "vision3d.writers"
 
 
 @dataclass(frozen=True)

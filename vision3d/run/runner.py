@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from vision3d.errors import DataError, UserError
 from vision3d.run.console import Console
 from vision3d.run.environment import set_seed
 from vision3d.run.hooks import Event, Hook
+from vision3d.run.memory import PeakMemory
 from vision3d.run.store import ResultStore
 
 
@@ -30,11 +32,12 @@ class Lane:
 
 @dataclass(frozen=True)
 class Policy:
-    """What to do when something goes wrong, and the seed."""
+    """What to do when something goes wrong, the seed, and whether pictures may look at the truth."""
 
     seed: int = 0
     strict: bool = False
     skip_bad: bool = False
+    show_truth: bool = False
 
 
 def open_lanes(folder: Path, pipeline: Pipeline, baselines: Mapping[str, Pipeline], reader: Reader) -> list[Lane]:
@@ -59,27 +62,34 @@ def run_samples(
         open_lanes_now = [lane for lane in lanes if len(lane.store) <= index]
         if open_lanes_now:
             name = reader.key(index)
-            sample, read_ms, problem = _read(reader, index, policy)
+            sample, read_ms, problem = _read(reader, index, lanes[0].pipeline, policy)
             for lane in open_lanes_now:
-                result, timing_ms = _result(lane, model, sample, name, problem, policy, console, reported)
-                event = Event(index, len(reader), name, lane.method, lane.pipeline, model, sample, result)
+                result, timing_ms, peak_mb = _result(lane, model, sample, name, problem, policy, console, reported)
+                truth = functools.partial(reader.truth, index) if policy.show_truth else _no_truth
+                event = Event(index, len(reader), name, lane.method, lane.pipeline, model, sample, result, truth)
                 for hook in hooks:
                     hook.before(event)
-                lane.store.append(result, {"read": read_ms, **timing_ms})
+                lane.store.append(result, {"read": read_ms, **timing_ms}, peak_mb)
                 for hook in hooks:
                     hook.after(event)
         for hook in hooks:
             hook.sample_done()
 
 
-def _read(reader: Reader, index: int, policy: Policy) -> tuple[Any | None, float, str]:
-    """(sample, milliseconds, "") or (None, milliseconds, why it cannot be read)."""
+def _no_truth() -> None:
+    return None
+
+
+def _read(reader: Reader, index: int, pipeline: Pipeline, policy: Policy) -> tuple[Any | None, float, str]:
+    """(sample, milliseconds, "") or (None, milliseconds, why it cannot be read or used)."""
     start_s = time.perf_counter()
     if index in reader.bad:
         sample, problem = None, reader.bad[index]
     else:
         try:
             sample, problem = reader[index], ""
+            if hasattr(pipeline, "check"):
+                pipeline.check(sample)
         except DataError as error:
             sample, problem = None, str(error)
     if problem and not policy.skip_bad:
@@ -96,12 +106,15 @@ def _result(
     policy: Policy,
     console: Console,
     reported: set[str],
-) -> tuple[Any, dict[str, float]]:
+) -> tuple[Any, dict[str, float], float | None]:
+    """(result, milliseconds by stage, megabytes that the step needed at most, where that can be measured)."""
     if problem:
         console.note(f"unreadable sample {name}: {problem}")
-        return _failure(lane, name, problem, "bad_input"), {}
-    previous = lane.store.results[-1] if lane.store.results else None
+        return _failure(lane, name, problem, "bad_input"), {}, None
+    previous = lane.store.previous
     set_seed(policy.seed, name)
+    memory = PeakMemory()
+    memory.start()
     start_s = time.perf_counter()
     try:
         result = lane.pipeline.step(model, sample, previous)
@@ -119,9 +132,10 @@ def _result(
                 f"step{label} failed on {name}: {reason} (in {Path(where.filename).name}:{where.lineno}; "
                 "counted as a failure, later ones alike are not repeated here; --strict stops instead)"
             )
-        return _failure(lane, name, reason, "failed"), {"total": (time.perf_counter() - start_s) * 1e3}
+        timing_ms = {"total": (time.perf_counter() - start_s) * 1e3}
+        return _failure(lane, name, reason, "failed"), timing_ms, memory.stop_mb()
     total_ms = (time.perf_counter() - start_s) * 1e3
-    return result, {**getattr(result, "timing_ms", {}), "total": total_ms}
+    return result, {**getattr(result, "timing_ms", {}), "total": total_ms}, memory.stop_mb()
 
 
 def _failure(lane: Lane, name: str, reason: str, status: str) -> Any:

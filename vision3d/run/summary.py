@@ -38,7 +38,7 @@ def metric_json(metric: Metric) -> dict[str, Any]:
 
 
 def method_summary(results: Sequence[Any], metrics: Sequence[Metric]) -> dict[str, Any]:
-    """Counts, failures by name, and metrics of one method."""
+    """Counts, failures by name, and metrics of one method. Of the results only the heads are looked at."""
     failures = [
         {"name": r.name, "status": getattr(r, "status", ""), "reason": getattr(r, "reason", "")}
         for r in results
@@ -86,20 +86,22 @@ def run_summary(
 
 
 def timing_summary(stores: Mapping[str, ResultStore]) -> dict[str, Any]:
-    """The content of ``timing.json``: per stage the median and the 95th percentile in milliseconds."""
-    methods = {name: _stages(store.timing.records) for name, store in stores.items()}
+    """The content of ``timing.json``: per stage the median and the 95th percentile in milliseconds, and the memory
+    that a step needed at most, in megabytes, where that could be measured; the same for each baseline."""
+    methods = {name: _costs(store.timing.records) for name, store in stores.items()}
     main = methods.pop("")
-    return {"schema": SCHEMA, "timing_ms": main, **({"baselines": methods} if methods else {})}
+    return {"schema": SCHEMA, **main, **({"baselines": methods} if methods else {})}
 
 
-def _stages(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def _costs(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     last = {record["name"]: record for record in records}
     stages: dict[str, list[float]] = {}
     for record in last.values():
-        for stage, ms in record.items():
-            if stage != "name" and ms is not None:
-                stages.setdefault(stage, []).append(ms)
-    return {
+        for stage, value in record.items():
+            if stage != "name" and value is not None:
+                stages.setdefault(stage, []).append(value)
+    peaks_mb = stages.pop("peak_mb", [])
+    timing_ms = {
         stage: {
             "median": round(float(np.median(ms)), 3),
             "p95": round(float(np.percentile(ms, 95)), 3),
@@ -107,6 +109,10 @@ def _stages(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]
         }
         for stage, ms in stages.items()
     }
+    if not peaks_mb:
+        return {"timing_ms": timing_ms}
+    peak = {"median": round(float(np.median(peaks_mb)), 3), "max": round(max(peaks_mb), 3), "n": len(peaks_mb)}
+    return {"timing_ms": timing_ms, "peak_mb": peak}
 
 
 def read_metrics(run: Path) -> dict[str, Any]:
