@@ -25,14 +25,14 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     import cv2
 
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    return np.asarray(cv2.cvtColor(_decode(path, flags), cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    return np.asarray(cv2.cvtColor(decode(path, flags), cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def read_depth_m(path: Path, units_per_m: float) -> NDArray[np.float32]:
     """(H, W) float32 metres from a 16-bit PNG; 0 and 65535 mean unknown and become 0."""
     import cv2
 
-    raw = _decode(path, cv2.IMREAD_UNCHANGED)
+    raw = decode(path, cv2.IMREAD_UNCHANGED)
     if raw.ndim != 2 or raw.dtype != np.uint16:
         raise DataError(path, f"depth must be one 16-bit channel, found {raw.dtype} of shape {raw.shape}")
     return np.where(raw == 65535, 0, raw).astype(np.float32) / np.float32(units_per_m)
@@ -74,7 +74,7 @@ def resize_depth(depth_m: NDArray[np.float32], width: int, height: int) -> NDArr
     return np.ascontiguousarray(depth_m[rows][:, cols])
 
 
-def _decode(path: Path, flags: int) -> NDArray[Any]:
+def decode(path: Path, flags: int) -> NDArray[Any]:
     import cv2
 
     try:

@@ -109,6 +109,8 @@ class BodiesReader:
         self.options = DEFAULTS[preset] | given
         self.options.setdefault("target_points", self.options["points"])
         self.split = config.split
+        # All truths follow from it, so that nobody has to compute them to tell two data sets apart.
+        self.truth_identity = f"{preset} {sorted(self.options.items(), key=str)} {config.split}"
         if preset == "fragments":
             from vision3d.readers._bodies_fragments import fragment_files
 
