@@ -47,7 +47,7 @@ class FlowConfig:
     def __post_init__(self) -> None:
         for name in self.baseline_methods:
             if name in LEARNED or name == "auto":
-                raise ConfigError(f"baseline_methods: '{name}' needs a model or picks one: choose among methods without")
+                raise ConfigError(f"baseline_methods: '{name}' needs a model or picks one; take others")
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def wheel(side_px: int) -> Picture:
 
 
 def error_bar(width_px: int, height_px: int) -> Picture:
-    """(height, width, 3) the colours of errors from 0 to 1 m, an equal share of the width between each pair of stops."""
+    """(height, width, 3) the colours of errors from 0 to 1 m, as wide between each pair of stops."""
     position = np.linspace(0, len(ERROR_STOPS_M) - 1, width_px)
     metres = np.interp(position, np.arange(len(ERROR_STOPS_M)), ERROR_STOPS_M)
     return np.repeat(error_colors(metres)[None], height_px, axis=0)

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scene_flow.export.flow_feather import FLOW_COLUMNS, arrow, table_bytes
-from scene_flow.export.whole import whole_file
+from vision3d.atomic import whole_file
 from vision3d.errors import DataError, UserError
 from vision3d.types import FlowResult
 
@@ -63,6 +63,7 @@ def write_submission(
     arrow()
     names = [results[i].name for i in range(len(results))]
     entries = _entries(names, version)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         if version == 2:
             _put(archive, "metadata.json", json.dumps({SUPERVISED: supervised}, indent=4).encode())

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scene_flow.export.flow_record import AXES, MASKS, FlowRecord
-from scene_flow.export.whole import whole_file
+from vision3d.atomic import whole_file
 from vision3d.errors import ConfigError, DataError
 from vision3d.types import CloudPair, FlowResult
 
@@ -68,6 +68,7 @@ def write_flow(
         from scene_flow.export.flow_feather import feather_bytes
 
         data = feather_bytes(record)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         if kind == "npz":
             np.savez(file, **_npz_arrays(record))  # type: ignore[arg-type]  # the arrays' names are ours

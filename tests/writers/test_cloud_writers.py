@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from vision3d.atomic import whole_path
 from vision3d.contracts import DataConfig
 from vision3d.errors import DataError, MissingExtraError
 from vision3d.geometry.cameras import Camera
@@ -19,7 +20,7 @@ from vision3d.readers.clouds import SPEC as CLOUDS
 from vision3d.readers.flow_s import SPEC as FLOW_S
 from vision3d.readers.openflow import SPEC as OPENFLOW
 from vision3d.types.clouds import CloudPair, FlowTruth
-from vision3d.writers._files import in_axes, whole_path
+from vision3d.writers._files import in_axes
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRIES = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["vision3d.writers"]

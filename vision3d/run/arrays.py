@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vision3d.atomic import whole_file
 from vision3d.errors import DataError
-from vision3d.run.files import whole_file
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What writers of cloud pairs share: files that are whole or absent, names for files, and axes."""
+"""What writers of cloud pairs share: names for files, and axes."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,22 +13,6 @@ from vision3d.types.clouds import Axes, CloudPair, FlowTruth
 
 # (x, y, z) camera = (y, z, x) lidar, as a matrix.
 CAMERA_LIDAR = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
-
-
-@contextlib.contextmanager
-def whole_path(path: Path) -> Iterator[Path]:
-    """A path to write to that takes the place of ``path`` when the block ends well, and else leaves no trace.
-
-    Its suffix is that of ``path``: some libraries choose the format by it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def file_name(name: str) -> str:

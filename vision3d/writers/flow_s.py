@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vision3d.atomic import whole_path
 from vision3d.contracts import WriterSpec
 from vision3d.errors import DataError
 from vision3d.types.clouds import CloudPair, FlowTruth
-from vision3d.writers._files import file_name, in_axes, require_rows, whole_path
+from vision3d.writers._files import file_name, in_axes, require_rows
 
 
 def write(name: str, sample: CloudPair, truth: FlowTruth | None, folder: Path) -> list[Path]:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from vision3d.atomic import whole_path
 from vision3d.contracts import WriterSpec
 from vision3d.types.clouds import CloudPair, FlowTruth
-from vision3d.writers._files import file_name, require_rows, whole_path
+from vision3d.writers._files import file_name, require_rows
 
 
 def write(name: str, sample: CloudPair, truth: FlowTruth | None, folder: Path) -> list[Path]:

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vision3d.atomic import whole_path
 from vision3d.contracts import WriterSpec
 from vision3d.errors import DataError, MissingExtraError
 from vision3d.geometry.se3 import invert
 from vision3d.types.clouds import CloudPair, FlowTruth
-from vision3d.writers._files import file_name, in_axes, require_rows, whole_path
+from vision3d.writers._files import file_name, in_axes, require_rows
 
 # Argoverse 2 label indices that stand for our meta-classes: none, regular vehicle, truck, pedestrian, bicyclist; sign.
 CATEGORY_OF_CLASS = (0, 19, 25, 17, 4)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from scene_flow.export import whole
+from vision3d import atomic
 from scene_flow.export.flow_files import FORMATS, read_flow, write_flow
 from scene_flow.export.flow_record import FlowRecord
 from vision3d.errors import ConfigError, DataError, MissingExtraError
@@ -218,7 +218,7 @@ def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
     path.write_bytes(b"old")
 
     def write() -> None:
-        with whole.whole_file(path) as file:
+        with atomic.whole_file(path) as file:
             file.write(b"new")
             raise RuntimeError("killed")
 
