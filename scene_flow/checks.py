@@ -45,6 +45,9 @@ def check_plausible(pair: CloudPair) -> None:
     """
     low_s, high_s = _bounds(pair.source)
     low_t, high_t = _bounds(pair.target)
+    ratio = float((high_s - low_s).max() / max((high_t - low_t).max(), 1e-9))
+    if max(ratio, 1 / max(ratio, 1e-9)) > 50:
+        _refuse(pair, f"one cloud is {max(ratio, 1 / ratio):.0f} times as large as the other: are both in metres?")
     for which, low, high in (("source", low_s, high_s), ("target", low_t, high_t)):
         span = float((high - low).max())
         if span > _LARGEST_M:
@@ -53,9 +56,6 @@ def check_plausible(pair: CloudPair) -> None:
             )
         if 0 < span < _SMALLEST_M:
             _refuse(pair, f"the {which} cloud spans {1e3 * span:.1f} mm: is it in kilometres? Add '?scale=1000'")
-    ratio = float((high_s - low_s).max() / max((high_t - low_t).max(), 1e-9))
-    if max(ratio, 1 / max(ratio, 1e-9)) > 50:
-        _refuse(pair, f"one cloud is {max(ratio, 1 / ratio):.0f} times as large as the other: are both in metres?")
     gap = np.maximum(low_s - high_t, low_t - high_s).max()
     if gap > 10.0:
         _refuse(pair, f"the clouds lie {gap:.1f} m apart: both must be in their sensor's frame, or one common frame")

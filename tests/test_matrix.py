@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from readers import layouts
+from readers import cloud_layouts, layouts
 
 from vision3d.cli import main
 from vision3d.contracts import DataConfig
@@ -59,9 +59,22 @@ FRAME_DATA: dict[str, Callable[[Path], object]] = {
     "tum": lambda root: layouts.tum(root, room(640, 480)),
     "video": lambda root: video(root, room(320, 240, SFM_FRAMES)),
 }
-DATA = {"Frame": FRAME_DATA}
+# Generated scenes are held to the size of the others by their option.
+PAIR_DATA: dict[str, Callable[[Path], object]] = {
+    **cloud_layouts.CLOUD_DATA,
+    "bodies": lambda root: "bodies:boxes?scenes=8&points=700",
+}
+DATA = {"Frame": FRAME_DATA, "CloudPair": PAIR_DATA}
 # pipeline -> options that make it quick on data this small
-OPTIONS: dict[str, list[str]] = {"favor": ["--features.name", "sift", "--landmarks.max-landmarks", "300"]}
+NETWORK = ["--train.steps", "2", "--train.batch", "2", "--train.points", "128", "--network.points", "256"]
+OPTIONS: dict[str, list[str]] = {
+    "favor": ["--features.name", "sift", "--landmarks.max-landmarks", "300"],
+    "sctn": [*NETWORK, "--network.size", "small", "--network.voxel-size-m", "0.3"],
+    "flot": NETWORK,
+}
+EVAL_OPTIONS: dict[str, list[str]] = {"nsfp": ["--nsfp.iterations", "20", "--nsfp.points", "256"]}
+# What only costs time here: that baselines and seeds work is tested elsewhere.
+ALONE = {"CloudPair": ["--no-baselines", "--seeds", "1"]}
 
 OURS = "vision3d"
 
@@ -102,13 +115,14 @@ def test_fit_and_eval(
     monkeypatch.setenv("VISION3D_CACHE", str(tmp_path / "cache"))
     source = str(DATA[samples][reader](tmp_path / "data"))
     spec = registry.load(registry.PIPELINES, pipeline)
-    common = ["--size", "320", "--threads", "1"]
+    common = ["--threads", "1"] + (["--size", "320"] if samples == "Frame" else [])
     if spec.has_fit:
         fit = ["fit", pipeline, source, "--out", "model", "--select", TRAIN, *common, *OPTIONS.get(pipeline, [])]
         assert main(fit) == 0, capsys.readouterr().err
     model = ["--model", "model"] if spec.has_fit else []
     capsys.readouterr()
-    code = main(["eval", pipeline, source, *model, "--select", TEST, "--pictures", "1", "--json", *common])
+    alone = [*ALONE.get(samples, []), *EVAL_OPTIONS.get(pipeline, [])]
+    code = main(["eval", pipeline, source, *model, "--select", TEST, "--pictures", "1", "--json", *common, *alone])
     out, err = capsys.readouterr()
     assert code == 0, err
     assert f"reader: {reader} (guessed" in err or source.startswith(f"{reader}:")

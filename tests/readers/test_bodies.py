@@ -402,3 +402,18 @@ def test_a_uri_whose_preset_is_a_folder_here_is_still_opened():
     assert SPEC.match("bodies:street") == 1.0
     assert SPEC.match("boxes") == 0.0
     assert SPEC.check("bodies:street?scenes=2") == []
+
+
+def test_mixed_repeats_the_scenes_of_its_presets() -> None:
+    def reader(source: str) -> Reader:
+        return SPEC.open(source, DataConfig(split="train"))
+
+    mixed = reader("bodies:mixed?scenes=6&points=300")
+    boxes, street = reader("bodies:boxes?scenes=6&points=300"), reader("bodies:street?scenes=6&points=900")
+    for k in range(6):
+        same = street if k % 3 == 2 else boxes
+        assert np.array_equal(mixed[k].source, same[k].source)
+        assert np.array_equal(mixed.truth(k).flow, same.truth(k).flow)
+    assert [mixed[k].axes for k in range(3)] == ["camera", "camera", "lidar"]
+    with pytest.raises(DataError, match="unknown option 'beams'"):
+        reader("bodies:mixed?beams=64")

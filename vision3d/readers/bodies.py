@@ -8,6 +8,7 @@
 - ``bodies:street``: a driving scene under a spinning LiDAR, with the sensor's motion, ground and classes;
   occluded points are kept, and valid (``occluded=0`` leaves them out).
 - ``bodies:fragments?fragments=FOLDER``: parts cut out of real clouds (``.npy``, (N, 3)) and moved.
+- ``bodies:mixed``: two scenes of ``boxes``, then one of ``street``, over and over: for a network that is to meet both.
 
 ``points=0`` takes every ray that hits. Metres and degrees are per pair of scans; ``dynamic`` is what moves in the world
 by more than 5 cm. A cloud has fewer points than asked for only where there is hardly anything to see.
@@ -71,7 +72,9 @@ OPTIONS: dict[str, Parsers] = {
         "far": bounded(float, 10, 200),
     },
     "fragments": COMMON | {"turn": TURN, "fragments": Path},
+    "mixed": {name: COMMON[name] for name in ("scenes", "seed", "points", "target_points", "noise", "still")},
 }
+MIXTURE = ("boxes", "boxes", "street")
 # Metres and degrees are per pair. A scene of a room is a tenth of a street's size, and so are its motions.
 SHARED = {"scenes": 200, "seed": 0, "noise": 0.01, "still": 0.2}
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -82,7 +85,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     | {"points": 0, "objects": (6, 14), "speed": 2.0, "ego": 1.5}
     | {"far": 80.0, "occluded": True, "beams": 32, "columns": 1200},
     "fragments": SHARED | {"points": 1024, "objects": (3, 6), "speed": 0.3, "turn": 15.0, "ego": 0.1},
+    "mixed": SHARED | {"points": 1024},
 }
+GROUND_TOO = 3  # a street's points are half ground, which a network never sees: "mixed" draws as many more of them
 
 
 class BodiesReader:
@@ -154,17 +159,17 @@ class BodiesReader:
         """The scene from its own three streams: layout, source rays, target rays."""
         from vision3d.readers import _bodies_scan as scan
 
-        o = self.options
+        preset, o = self._recipe(number)
         stream = [o["seed"], SPLITS.index(self.split), number]
         layout, source, target = (np.random.default_rng([*stream, part]) for part in range(3))
         draw = scan.Draw(o["points"], o["target_points"], o["noise"], o.get("occluded", True))
-        if self.preset == "boxes":
+        if preset == "boxes":
             from vision3d.readers._bodies_boxes import BoxesConfig, DepthCamera, boxes_world
 
             boxes = BoxesConfig(o["objects"], o["speed"], o["turn"], o["still"], o["alike"], o["ego"], o["far"])
             camera = DepthCamera(o["far"])
             return scan.scan_pair(name, boxes_world(boxes, layout), camera, draw, (source, target), tell_motion=False)
-        if self.preset == "street":
+        if preset == "street":
             from vision3d.readers._bodies_lidar import Lidar
             from vision3d.readers._bodies_street import StreetConfig, street_world
 
@@ -175,6 +180,17 @@ class BodiesReader:
 
         parts = FragmentsConfig(o["fragments"], o["objects"], o["speed"], o["turn"], o["still"], o["ego"])
         return fragments_pair(name, parts, draw, (layout, source, target))
+
+
+    def _recipe(self, number: int) -> tuple[str, dict[str, Any]]:
+        """The preset of a scene and its options."""
+        if self.preset != "mixed":
+            return self.preset, self.options
+        preset = MIXTURE[number % len(MIXTURE)]
+        options = DEFAULTS[preset] | self.options
+        if preset == "street":
+            options |= {name: GROUND_TOO * self.options[name] for name in ("points", "target_points")}
+        return preset, options
 
 
 def _selected(count: int, select: str) -> range:

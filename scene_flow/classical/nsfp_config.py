@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of the network that is fitted to each pair. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vision3d.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class NsfpConfig:
+    """A small network from position to flow, fitted to one pair and thrown away.
+
+    Attributes:
+        variant: ``nsfp`` compares the moved cloud with the second one both ways, and carries it back again by a second
+            network; ``fast`` looks up how far each moved point is from the second cloud.
+        points: points drawn from each cloud to fit to (``fast``: from the first one only); 0 takes all.
+            The time of an iteration grows with them.
+        iterations: most steps of the optimiser.
+        patience: stop after this many steps without a gain of 0.0001 in the loss.
+        learning_rate: of Adam.
+        truncate_m2: ``nsfp``: squared distances count no more than this, so that what only one scan sees pulls at
+            nothing. Square metres.
+        cell_m: ``fast``: spacing of the grid of distances. A coarser one blurs thin things into their neighbours.
+        field_mb: ``fast``: most memory for the grid while it is made, 20 bytes a cell; where the clouds' box needs
+            more, the cells become larger and the result says so (``cell_m`` in ``extra``).
+    """
+
+    variant: Literal["nsfp", "fast"] = "nsfp"
+    points: int = 2048
+    iterations: int = 1000
+    patience: int = 100
+    learning_rate: float = 8e-3
+    truncate_m2: float = 2.0
+    cell_m: float = 0.1
+    field_mb: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.variant not in ("nsfp", "fast"):
+            raise ConfigError(f"nsfp.variant is {self.variant!r}: must be one of nsfp, fast")
+        _check("nsfp", self, points=(0, 10**7), iterations=(1, 10**6), patience=(1, 10**6), field_mb=(1, 10**6))
+        _check("nsfp", self, learning_rate=(1e-6, 1), truncate_m2=(1e-4, 1e4), cell_m=(0.001, 100))
+
+
+def _check(section: str, config: object, **ranges: tuple[float, float]) -> None:
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{section}.{name} is {value}: must lie between {low:g} and {high:g}")
