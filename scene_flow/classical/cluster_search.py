@@ -18,7 +18,7 @@ Bool = NDArray[np.bool_]
 # Radii of counterparts in ICP, from what the bins of the displacements leave open to what scan lines do.
 RADII_M = (0.6, 0.5, 0.4, 0.3, 0.3, 0.3, 0.2, 0.2)
 TURN_RADII_M = RADII_M[2:]
-TURN_GAIN = 0.02  # share of points that a rotation must explain more: half of what is seen of a body turns it at will
+TURN_GAIN = 0.005  # share of points that a rotation must explain more: half of what is seen of a body turns it at will
 VOTERS = 300  # points of a cluster and scan whose pairs vote for displacements
 POOR = 0.15  # a cluster that its best motion explains worse than this looks for its target elsewhere
 ALIKE = 0.25  # clusters of two scans that differ more in their number of points are not of the same body

@@ -43,9 +43,9 @@ def thin(points: Float, cell_m: float) -> tuple[Float, Int]:
     cells -= cells.min(axis=0)
     size = cells.max(axis=0) + 1
     if np.prod(size.astype(np.float64)) < 2**62:
-        key = (cells[:, 0] * size[1] + cells[:, 1]) * size[2] + cells[:, 2]
+        key = np.ravel_multi_index(tuple(cells.T), tuple(size))
         _, index, count = np.unique(key, return_inverse=True, return_counts=True)
     else:
         _, index, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
-    means = np.stack([np.bincount(index, points[:, k]) for k in range(points.shape[1])], axis=1)
+    means = np.stack([np.bincount(index, points[:, k]) for k in range(3)], axis=1)
     return means / count[:, None], index.astype(np.int64)

@@ -126,11 +126,12 @@ class ClusterConfig:
     """
 
     radius_m: float = 0.5
+    splits: int = 1
     thin_m: float = 0.1
     min_points: int = 20
     max_extent_m: float = 20.0
     max_points: int = 2000
-    max_speed_mps: float = 16.7
+    max_speed_mps: float = 25.0
     min_speed_mps: float = 0.5
     seeds: int = 5
     refined: int = 2
@@ -143,7 +144,7 @@ class ClusterConfig:
     global_first: Literal["auto", "yes", "no"] = "auto"
 
     def __post_init__(self) -> None:
-        _check("cluster", self, radius_m=(0.001, 100), thin_m=(0.001, 10), min_points=(2, 10**6), seeds=(1, 100))
+        _check("cluster", self, radius_m=(0.001, 100), splits=(0, 5), thin_m=(0.001, 10), min_points=(2, 10**6), seeds=(1, 100))
         _check("cluster", self, max_extent_m=(0.01, 1000), max_points=(10, 10**6), refined=(1, 100))
         _check("cluster", self, max_speed_mps=(0.01, 200), min_speed_mps=(0, 200), noise_m=(1e-4, 10))
         _check("cluster", self, reach_m=(1e-3, 10), max_cost=(0, 1), min_gain=(0, 1), min_gain_points=(0, 1000))

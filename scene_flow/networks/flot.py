@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from scene_flow.networks.config import NetworkConfig
-from scene_flow.networks.local_support import transport_candidates
 from scene_flow.networks.neighbours import Graph, knn_graph
 from scene_flow.networks.output import FlowOutput
+from scene_flow.networks.scan_transport import ScanTransport
 from scene_flow.networks.set_conv import SetConv
-from scene_flow.networks.transport import Transport
 from vision3d.errors import DataError
 from vision3d.weights import read_weights
 
@@ -31,21 +30,14 @@ class Flot(nn.Module):
        answer is added to the coarse flow.
 
     Args:
-        config: ``transport`` and ``local`` with what belongs to it; the rest is SCTN's. None: the published network.
+        config: ``transport``, and ``local`` with what belongs to it; the rest is SCTN's. None: the published network.
     """
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or NetworkConfig()
         self.feat_conv1, self.feat_conv2, self.feat_conv3 = (SetConv(*ends) for ends in pairwise(WIDTHS))
-        self.transport = Transport(
-            eps_floor=0.03,
-            eps_init=0.0,
-            iterations=config.transport.iterations,
-            radius_m=config.transport.radius_m,
-            log_domain=config.transport.log_domain,
-            fallback=config.transport.fallback,
-        )
+        self.transport = ScanTransport(0.03, 0.0, config)
         self.refinement = Refinement()
 
     @classmethod
@@ -89,17 +81,9 @@ class Flot(nn.Module):
         graph = knn_graph(source, NEIGHBOURS)
         features = self._features(source, graph)
         other = self._features(target, knn_graph(target, NEIGHBOURS))
-        found = self.transport(source, target, features, other, self._candidates(source, target))
+        found = self.transport(source, target, features, other)
         flow = found.flow + self.refinement(found.flow, graph)
         return FlowOutput(flow, found.flow, features, found.confidence, found.matched)
-
-    def _candidates(self, source: Tensor, target: Tensor) -> Tensor | None:
-        """(B, N, K) rows of the target for clouds of LiDAR size; None: all of them."""
-        config = self.config
-        dense_for_now = self.training and config.local == "auto"
-        if dense_for_now or not config.compares_locally(source.shape[1], target.shape[1]):
-            return None
-        return transport_candidates(source, target, config.cell_m, config.neighbours, config.transport.radius_m)
 
     def _features(self, points: Tensor, graph: Graph) -> Tensor:
         """(B, N, 128)."""

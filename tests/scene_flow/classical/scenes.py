@@ -119,6 +119,7 @@ def street(
     beams: int = 64,
     columns: int = 1200,
     two_sensors: bool = False,
+    parked_m: float = 6.0,
 ) -> Street:
     """A street with houses, trees, hedges, poles, parked cars, and (if ``moving``) traffic and people.
 
@@ -126,7 +127,7 @@ def street(
     what moves is seen twice, half a frame's motion apart. Each point's flow is that of the body it lies on.
     """
     rng = np.random.default_rng(seed)
-    bodies = furniture(rng) + (traffic(rng) if moving else [])
+    bodies = furniture(rng, parked_m) + (traffic(rng) if moving else [])
     poses = [_ego(t, ego_speed, ego_turn, slope, bumps) for t in (0.0, dt_s)]
     kwargs = {"slope": slope, "bumps": bumps, "columns": columns}
 
@@ -171,7 +172,7 @@ def _ego(time_s: float, speed: float, turn: float, slope: float, bumps: float) -
     return from_rt(R, [*xy, height(xy, slope, bumps) + SENSOR_HEIGHT_M])
 
 
-def furniture(rng: np.random.Generator) -> list[Body]:
+def furniture(rng: np.random.Generator, parked_m: float = 6.0) -> list[Body]:
     """What stands still along a street that runs along x."""
     bodies = []
     for side in (-1, 1):
@@ -191,7 +192,7 @@ def furniture(rng: np.random.Generator) -> list[Body]:
             bodies.append(Body((x, side * 11.5), (rng.uniform(1, 6), 1.0, rng.uniform(0.7, 1.6)), leafy=True))
         for x in np.arange(-60, 60, 6.5) + rng.uniform(-1, 1):
             if rng.random() < 0.7:
-                bodies.append(_car(rng, (x, side * 6.0), rng.normal(0, 0.05), 0.0))
+                bodies.append(_car(rng, (x, side * parked_m), rng.normal(0, 0.05), 0.0))
     return bodies
 
 

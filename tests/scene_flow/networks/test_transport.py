@@ -83,6 +83,23 @@ def _all_within(source: Tensor, target: Tensor, radius_m: float) -> Tensor:
     return torch.where(near.gather(1, order), order, -1)
 
 
+@pytest.mark.parametrize("k", [2, 40])
+def test_scattered_candidates(k: int) -> None:
+    """Two of 300 each: features are gathered; 40 each: multiplied. Against the matrix with all other entries at 0."""
+    source, target, f, g = (x.requires_grad_() for x in clouds(50, 300, size_m=5.0))
+    rows = torch.stack([torch.randperm(300, generator=torch.Generator().manual_seed(i))[:k] for i in range(50)])
+    chosen = torch.zeros(50, 300, dtype=torch.bool).scatter_(1, rows, True)
+    layer = sctn(iterations=0, fallback=False)
+    support = torch.cat([rows, torch.full((50, 3), -1)], 1)[None]
+    flow = layer(source, target, f, g, support).flow[0]
+    unit = (x[0] / (x[0].square().sum(1, keepdim=True) + 1e-8).sqrt() for x in (f, g))
+    plan = torch.exp(-(1 - next(unit) @ next(unit).T) / (layer.epsilon.exp() + 0.025)) * chosen
+    expected = plan @ target[0] / (plan.sum(1, keepdim=True) + 1e-8) - source[0]
+    assert (flow - expected).abs().max() < 1e-10
+    for a, b in zip(*(torch.autograd.grad(x.square().sum(), (f, g, source, target)) for x in (flow, expected))):
+        assert (a - b).abs().max() < 1e-9
+
+
 @pytest.mark.parametrize("iterations", [1, 3])
 def test_the_log_domain_is_equal_where_the_guards_do_not_matter(iterations: int) -> None:
     source, target, f, _ = clouds(60, 60)

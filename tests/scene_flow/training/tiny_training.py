@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,8 @@ class TinyNet(nn.Module):
 class Drawn:
     """Pairs of a cloud and the same cloud moved; every pair moves by another vector."""
 
-    samples = CloudPair
-    bad: dict[int, str] = {}  # noqa: RUF012 - as the protocol has it
+    samples: type = CloudPair
+    bad: Mapping[int, str] = {}
     name = "drawn"
 
     def __init__(self, pairs: int = 12, points: int = 60) -> None:
