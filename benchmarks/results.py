@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the relocalization experiments with the commands that a user would type, and writes docs/RESULTS.md.
+"""Runs the experiments with the commands that a user would type, and writes docs/RESULTS.md.
 
 python benchmarks/results.py [--data FOLDER] [--only NAME ...]
 
 FOLDER holds the real data (default: the folder ``shared/data`` beside the checkout, or VISION3D_TEST_DATA). Maps,
-runs and the answers of commands are kept in build/results, so an interrupted run goes on where it stopped.
+runs and the answers of commands are kept in build/results, so an interrupted run goes on where it stopped. Sections
+that are not asked for stay on the page as they are.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "results"
 METHODS = ("favor", "median", "nearest", "all")
 REGIMES = ("::2", "::6", "::12", "::18")
+FLOW_GROUPS = ("core", "features", "attention", "transport", "consistency")
 
 
 def command(*words: str) -> dict[str, Any]:
@@ -209,19 +211,40 @@ def main() -> None:
             "The evaluator on published estimates",
             lambda: script("check_evaluator", str(data / "reloc_metadata" / "visloc_pgt")),
         ),
+        "flow-real": ("Scene flow: every method on three real pairs", lambda: script("scene_flow", str(data))),
+        "flow-training": (
+            "Scene flow: small trainings on generated scenes",
+            lambda: ["```", *script("scene_flow_training", "--only", *FLOW_GROUPS, "--steps", "400"), "```"],
+        ),
+        "flow-scaling": (
+            "Scene flow: time and memory of the full-size SCTN",
+            lambda: ["```", *script("scene_flow_scaling", "--data", str(data)), "```"],
+        ),
     }
     pages = WORK / "sections"
     pages.mkdir(exist_ok=True)
     for name, (title, make) in sections.items():
         if not arguments.only or name in arguments.only:
             (pages / f"{name}.md").write_text("\n".join([f"## {title}", "", *make(), ""]))
-    parts = [(pages / f"{name}.md").read_text() for name in sections if (pages / f"{name}.md").exists()]
+    page = ROOT / "docs" / "RESULTS.md"
+    before = sections_of(page.read_text()) if page.exists() else {}
+    parts = []
+    for name, (title, _) in sections.items():
+        file = pages / f"{name}.md"
+        if file.exists() or title in before:
+            parts.append(file.read_text() if file.exists() else before[title])
     head = (
         "# Results\n\nWritten by `make experiments` (benchmarks/results.py); every figure comes from a command.\n"
-        "Seed 0. Queries are `--select 1::2`: 71 frames of one sequence, none of them in a map. Failures count as\n"
-        "infinite in medians and as misses in recalls. Recalls need both errors below the thresholds.\n"
+        "Relocalization: seed 0. Queries are `--select 1::2`: 71 frames of one sequence, none of them in a map.\n"
+        "Failures count as infinite in medians and as misses in recalls. Recalls need both errors below the\n"
+        "thresholds.\n"
     )
-    (ROOT / "docs" / "RESULTS.md").write_text("\n".join([head, *parts]))
+    page.write_text("\n".join([head, *parts]))
+
+
+def sections_of(page: str) -> dict[str, str]:
+    """Title -> text of each section of the page, its heading included."""
+    return {part.partition("\n")[0]: f"## {part.rstrip()}\n" for part in page.split("\n## ")[1:]}
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ class FlotConfig(FlowConfig):
 
     method: Method = "flot"
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(points=2048))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(points=2048, fsc_weight=0.0))
 
 
 @dataclass(frozen=True)
@@ -102,4 +103,4 @@ class NsfpOptions(FlowConfig):
 
 @dataclass(frozen=True)
 class AutoConfig(FlowConfig):
-    """The method that measured best on clouds of this kind."""
+    """The method that measured best on real clouds of this kind, which is cluster-icp today; the result says why."""

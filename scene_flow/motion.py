@@ -63,7 +63,8 @@ def sensor_motion(
     """The motion that the data knows, else one estimated by ICP, as ``config.ego`` says.
 
     ``auto`` undoes a motion that is given, estimates one on lidar axes, and leaves prepared camera clouds alone. Where
-    ground was taken away and nothing is undone, the motion is still estimated: the ground's flow is made of it.
+    ground was taken away and nothing is undone, the motion is still estimated: the ground's flow is made of it. An
+    estimate that fits less than ``min_fitness`` of the points is not used at all.
     """
     mode = config.ego.mode
     if mode in ("auto", "given") and pair.T_target_source is not None:
@@ -72,19 +73,20 @@ def sensor_motion(
     if not wanted and source_ground is None:
         return SensorMotion(None, False, {"ego": "none"})
     estimate = _estimated(pair, config.ego)
-    return SensorMotion(estimate.T, wanted, estimate.facts)
+    return SensorMotion(estimate.T, wanted and estimate.compensates, estimate.facts)
 
 
 def _estimated(pair: CloudPair, config: EgoConfig) -> SensorMotion:
     from scene_flow.classical.ego import estimate_ego
 
     found = estimate_ego(pair.source, pair.target, pair.axes, config)
+    trusted = found.fitness >= config.min_fitness
     facts = {
-        "ego": "icp",
+        "ego": "icp" if trusted else "icp, not trusted: it fits too few points",
         "ego_fitness": round(float(found.fitness), 4),
         "ego_rmse_m": round(float(found.rmse_m), 4),
     }
-    return SensorMotion(found.T_target_source, True, facts)
+    return SensorMotion(found.T_target_source if trusted else None, trusted, facts)
 
 
 def transformed(points: Float32, T: Float | None) -> Float32:

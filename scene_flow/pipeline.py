@@ -51,7 +51,9 @@ class FlowPipeline:
 
         net = build_network(self.config.method, self.config.network)
         facts = train_network(net, train, self.config.train, context)
-        save_network(out, net, facts)
+        # How long it took is not part of a model: a fit that was killed and resumed must end with the same bytes.
+        lasting = {name: value for name, value in facts.items() if name not in ("seconds", "steps_per_second")}
+        save_network(out, net, lasting)
 
     def load(self, model: Path) -> nn.Module:
         """The network of a folder that :meth:`fit` wrote, or of a file of FLOT's published weights.
@@ -59,10 +61,6 @@ class FlowPipeline:
         Raises:
             DataError: it is damaged or holds another network.
         """
-        if model.is_file():
-            from scene_flow.networks.flot import Flot
-
-            return Flot.from_weights(model).eval()
         from scene_flow.networks.store import load_network
 
         method = self.config.method if self.config.method in LEARNED else "sctn"
@@ -153,11 +151,12 @@ class FlowPipeline:
 
     def _estimate(self, model: nn.Module | None, problem: Problem) -> tuple[Estimate, dict[str, Any]]:
         """The method's answer, and which method that was."""
-        name, facts = self.config.method, {}
+        name: str = self.config.method
+        facts: dict[str, Any] = {}
         if name == "auto":
             from scene_flow.classical.auto import choose
 
-            name, why = choose(problem.axes, model is not None)
+            name, why = choose(problem.axes)
             facts["picked"] = f"{name}: {why}"
         if not len(problem.source) or not len(problem.target):
             return Estimate(np.zeros_like(problem.source)), {**facts, "empty": "nothing is left beside the ground"}

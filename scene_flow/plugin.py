@@ -37,7 +37,7 @@ def default_model(config: FlowConfig) -> Path | None:
                 "`vision3d fit flot DATA --out MODEL` trains one"
             )
         return found
-    return BUNDLED if config.method in ("sctn", "auto") else None
+    return BUNDLED if config.method == "sctn" else None
 
 
 def _spec(name: str, summary: str, config_type: type) -> PipelineSpec:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vision3d.types import CloudView, Exhibit, Metric
+    from vision3d.types import Exhibit, Metric
 
 T = TypeVar("T")
 
@@ -97,9 +97,12 @@ class Pipeline(Protocol):
     """A method on samples of one type.
 
     ``fit`` is absent when there is nothing to fit. ``draw``, ``baselines``, ``export``, ``exhibit`` and ``describe``
-    may be absent too: then the run has no pictures, no baselines and so on. Two more methods may be there:
+    may be absent too: then the run has no pictures, no baselines and so on. More methods may be there:
     ``extend(model: Path, train, out, context)`` writes the model in the folder ``model`` with more samples to the
-    folder ``out``, and ``export_model(model, folder) -> list[Path]`` writes a loaded model in public formats.
+    folder ``out``; ``export_model(model, folder) -> list[Path]`` writes a loaded model in public formats;
+    ``check(sample)`` raises a DataError for a sample that cannot be used, which is then treated like one that cannot be
+    read; ``cloud_view(model, sample, result, truth=None) -> CloudView | None`` has point clouds of one result, to be
+    turned around in the report.
 
     A result has ``name``, ``to_json()`` and ``from_json(data)``; the runner also looks at ``status`` (anything but
     ``ok`` is a failure), ``reason`` and ``timing_ms`` (stage -> milliseconds) where it has them. A result that has
@@ -120,11 +123,6 @@ class Pipeline(Protocol):
         """The model that ``fit`` wrote; raises DataError on a damaged or foreign folder."""
         ...
 
-    def check(self, sample: Any) -> None:
-        """Raises a DataError for a sample that cannot be used: it is then treated like one that cannot be read.
-        May be absent."""
-        ...
-
     def step(self, model: Any, sample: Any, previous: Any | None = None) -> Any:
         """The result for one sample. ``previous`` is the result of the sample before it, if any."""
         ...
@@ -139,10 +137,6 @@ class Pipeline(Protocol):
 
     def draw(self, model: Any, sample: Any, result: Any, truth: Any | None = None) -> NDArray[np.uint8]:
         """(H, W, 3) RGB picture of one result; ``truth`` is None in a ``run`` and where it is not known."""
-        ...
-
-    def cloud_view(self, model: Any, sample: Any, result: Any, truth: Any | None = None) -> CloudView | None:
-        """Point clouds of one result, to be turned around in the report; None shows none. May be absent."""
         ...
 
     def baselines(self) -> Mapping[str, Pipeline]:

@@ -2,7 +2,8 @@
 """Truncated Chamfer distance between a cloud that moves and one that does not, with its gradient.
 
 Neighbours come from k-d trees in double precision. On one core the two searches of 2048 points against 2048 take 2 ms,
-tiles of ``torch.cdist`` 26 ms; of 8192 against 8192 10 and 390 ms. ``torch.cdist`` also loses millimetres at 50 m.
+tiles of ``torch.cdist`` 26 ms; of 8192 against 8192 10 and 390 ms. By default it is also wrong by up to 4 cm for
+points that are 1 mm apart, some 80 m away.
 """
 
 from __future__ import annotations

@@ -21,9 +21,15 @@ from vision3d.geometry.se3 import transform
 
 Bool = NDArray[np.bool_]
 
+# Registrations that fit worse are left aside, as EgoConfig.min_fitness has it.
+MIN_FITNESS = 0.5
 # Longest displacement that is believed, in windows of those that are looked for: ICP may leave the window a little.
-G1,C1,N1=0,1,0
 SLACK = 1.2
+# A motion that explains so many points more may leave more unexplained than max_cost says.
+SURE_POINTS, SURE_COST = 60, 0.6
+# Least gain of the pieces that clusters are cut into. Pieces of walls slide along each other at will; what has to be
+# cut loose from others, as a mover beside parked cars, gains far more.
+PIECE_GAIN = 0.3
 
 
 class ClusterIcp:
@@ -63,11 +69,8 @@ class ClusterIcp:
             if not len(ours) or not len(theirs):
                 break
             clusters = Clusters.of(source[ours], target[theirs], config.radius_m / 2**split, noise, planar, config)
-            found = search_motions(
-                clusters.matcher, clusters.extent_m, config.max_speed_mps * problem.dt_s, config
-            )
-            moves = self._believed(found, clusters, problem.dt_s)
-            if split: moves &= (found.still-found.cost>=G1)&(found.cost<=C1*found.still)&(np.minimum(clusters.matcher.source.size,clusters.matcher.target.size[found.matched])>=N1)
+            found = search_motions(clusters.matcher, clusters.extent_m, config.max_speed_mps * problem.dt_s, config)
+            moves = self._believed(found, clusters, problem.dt_s, PIECE_GAIN if split else config.min_gain)
             label[ours] = count + clusters.source
             goes = moves[clusters.source]
             moved[ours[goes]] = found.motions(source[ours[goes]], clusters.source[goes])
@@ -90,25 +93,26 @@ class ClusterIcp:
         if not wanted:
             return source, {}
         motion = register(source, target, "lidar", self.icp)
-        return transform(motion.T_target_source, source), {"global_fitness": round(motion.fitness, 4)}
+        facts = {"global_fitness": round(motion.fitness, 4)}
+        return (source if motion.fitness < MIN_FITNESS else transform(motion.T_target_source, source)), facts
 
-    def _believed(self, found: ClusterMotions, clusters: Clusters, dt_s: float) -> Bool:
+    def _believed(self, found: ClusterMotions, clusters: Clusters, dt_s: float, min_gain: float) -> Bool:
         """(K,) which clusters move."""
         config, matcher = self.config, clusters.matcher
         centres = np.nan_to_num(matcher.source.centres())
         shift_m = np.linalg.norm(found.motions(centres, np.arange(len(centres))) - centres, axis=1)
         points = np.minimum(matcher.source.size, matcher.target.size[found.matched])
         gain = found.still - found.cost
+        # What passes close by shows other sides in each scan, so much of it stays unexplained, but much is explained.
+        most = np.where(gain * points >= SURE_POINTS, max(SURE_COST, config.max_cost), config.max_cost)
         return (
-            (found.cost <= config.max_cost * found.still)
-            & (gain >= config.min_gain + config.min_gain_points / np.maximum(points, 1))
+            (found.cost <= most * found.still)
+            & (gain >= min_gain + config.min_gain_points / np.maximum(points, 1))
             & (shift_m >= config.min_speed_mps * dt_s)
             & (shift_m <= SLACK * config.max_speed_mps * dt_s)
         )
 
-    def _explained(
-        self, moved: Float, target: Float, label: NDArray[np.int64], noise_m: Float
-    ) -> NDArray[np.float32]:
+    def _explained(self, moved: Float, target: Float, label: NDArray[np.int64], noise_m: Float) -> NDArray[np.float32]:
         """(N,) share of the points of each point's cluster that have a target point where they moved."""
         distance, _ = cKDTree(target).query(moved)
         near = distance < noise_m + self.config.reach_m / 2

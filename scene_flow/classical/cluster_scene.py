@@ -61,10 +61,13 @@ class Clusters:
         labels = cluster(both, radius_m)
         count = int(labels.max()) + 1
         ours, theirs = labels[: len(source)], labels[len(source) :]
-        groups = [
-            _groups(points, group, count, noise, config) for points, group in ((source, ours), (target, theirs))
-        ]
-        return cls(ours, theirs, _extents(both, labels, count), Matcher(*groups, config.reach_m, planar))
+        matcher = Matcher(
+            source=_groups(source, ours, count, noise, config),
+            target=_groups(target, theirs, count, noise, config),
+            reach_m=config.reach_m,
+            planar=planar,
+        )
+        return cls(ours, theirs, _extents(both, labels, count), matcher)
 
 
 def _groups(points: Float, labels: Int, count: int, noise: Noise, config: ClusterConfig) -> PointGroups:

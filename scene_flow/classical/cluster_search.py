@@ -75,9 +75,7 @@ def search_motions(matcher: Matcher, extent_m: Float, window_m: float, config: C
     return found
 
 
-def _search(
-    matcher: Matcher, a: Int, b: Int, window_m: float, config: ClusterConfig
-) -> tuple[Int, Motions, Float]:
+def _search(matcher: Matcher, a: Int, b: Int, window_m: float, config: ClusterConfig) -> tuple[Int, Motions, Float]:
     """The best motion of each pair of groups (rows 0 to P - 1, motions, costs).
 
     Seeds from the displacements; the cheapest and standing still are refined by ICP without rotation; the best of them

@@ -10,8 +10,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-# While the field is made a cell holds three int32 of the nearest cell, the distance, and copies of its occupancy.
-BYTES_PER_CELL = 20
+# Measured: 20.3. A cell holds its nearest cell as three int32, the distance, and copies of its occupancy.
+BYTES_PER_CELL = 21
 SLAB_CELLS = 2**20
 
 
@@ -74,7 +74,7 @@ def affordable_cell(extent_m: NDArray[np.float64], cell_m: float, most_mb: float
 
 def distances(occupied: NDArray[np.bool_], cell_m: float) -> NDArray[np.float32]:
     """(X, Y, Z) metres from each node to the nearest occupied one, of which there must be one."""
-    # Distances from the nearest nodes, slab by slab: scipy's own take 60 bytes a cell.
+    # Distances from the nearest nodes, slab by slab: scipy's own distances go by way of whole float64 arrays.
     nearest = ndimage.distance_transform_edt(~occupied, return_distances=False, return_indices=True)
     out = np.empty(occupied.shape, dtype=np.float32)
     _, y, z = (np.arange(n) for n in occupied.shape)

@@ -21,6 +21,8 @@ Float = NDArray[np.float64]
 NEIGHBOURS = 10  # that a point's covariance is made of
 ITERATIONS = 50
 COARSE_ITERATIONS = 20  # a start that is right gets there in ten, a wrong one never does
+# Radii of the fine clouds, in last radii. Movers pull until they are outside of it, so it shrinks step by step.
+NARROWING = (5.0, 2.5, 1.5, 1.0)
 FINISHED = 3  # coarse results that are refined when starting from no motion fits badly
 
 
@@ -30,7 +32,7 @@ class EgoMotion:
 
     Attributes:
         T_target_source: (4, 4) takes what stands still from the source's frame to the target's.
-        fitness: share of the thinned source's points that have a target point within ``IcpConfig.radius_m`` then.
+        fitness: share of the thinned source's points that have a target point within ``IcpConfig.voxel_m`` then.
             Scans of one place that are registered right have 0.7 and more, wrong ones 0.3 and less; what only one scan
             sees and what moves lowers it.
         rmse_m: root mean square distance of those points; inf where there are none.
@@ -66,17 +68,17 @@ def register(source: NDArray[np.floating], target: NDArray[np.floating], axes: A
     wide = [config.coarse_radius_m, config.coarse_radius_m / 2]
 
     def finish(T: Float) -> tuple[Float, float, float]:
-        T = fine.align(T, [max(1.0, 3 * config.radius_m), config.radius_m])
-        return (T, *fine.fit(T, config.radius_m))
+        T = fine.align(T, [factor * config.radius_m for factor in NARROWING])
+        return (T, *fine.fit(T, config.voxel_m))
 
     found = [finish(coarse.align(np.eye(4), wide, COARSE_ITERATIONS))]
-    if found[0][1] < config.good_fitness:
+    if found[0][1] < config.good_fitness and coarse.enough:
         starts = [_yaw(2 * np.pi * k / config.yaw_starts) for k in range(1, config.yaw_starts)]
         turned = [coarse.align(start, wide, COARSE_ITERATIONS) for start in starts]
         turned.sort(key=lambda T: -coarse.fit(T, config.coarse_voxel_m)[0])
         found += [finish(T) for T in turned[:FINISHED]]
     # No motion at all is a candidate, too: registration of what has no common shape can only make things worse.
-    found.append((np.eye(4), *fine.fit(np.eye(4), config.radius_m)))
+    found.append((np.eye(4), *fine.fit(np.eye(4), config.voxel_m)))
     T, fitness, rmse_m = max(found, key=lambda f: f[1])
     return EgoMotion(motion_from_lidar(T, axes), fitness, rmse_m)
 
@@ -91,9 +93,14 @@ class _Level:
         self._points: Float = np.asarray(self.source.points())[:, :3]
         self._search = cKDTree(np.asarray(self.target.points())[:, :3])
 
+    @property
+    def enough(self) -> bool:
+        """Whether there is anything to refine: else a turn that happens to fit would be kept as it is."""
+        return min(self.source.size(), self.target.size()) >= NEIGHBOURS
+
     def align(self, T: Float, radii_m: list[float], iterations: int = ITERATIONS) -> Float:
         """(4, 4) refined at each radius in turn; what is not a motion is thrown away."""
-        if min(self.source.size(), self.target.size()) < NEIGHBOURS:
+        if not self.enough:
             return T
         for radius_m in radii_m:
             result: Any = small_gicp.align(

@@ -16,8 +16,8 @@ _CAMERA_FROM_LIDAR = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]
 
 def to_lidar(points: NDArray[np.floating], axes: Axes) -> Float:
     """(N, 3) float64 with x forward, y left and z up."""
-    points = np.asarray(points, dtype=np.float64)
-    return points if axes == "lidar" else points @ _CAMERA_FROM_LIDAR
+    metres: Float = np.asarray(points, dtype=np.float64)
+    return metres if axes == "lidar" else metres @ _CAMERA_FROM_LIDAR
 
 
 def from_lidar(points: Float, axes: Axes) -> Float:

@@ -166,9 +166,7 @@ class Matcher:
         return here.points[rows], there.points[other], weight, turn
 
 
-def fit_motions(
-    p: Float, q: Float, weight: Float, which: Int, before: Motions, planar: bool, turn: bool
-) -> Motions:
+def fit_motions(p: Float, q: Float, weight: Float, which: Int, before: Motions, planar: bool, turn: bool) -> Motions:
     """Weighted least squares of H motions at once: p (K, 3) to q (K, 3), row k for motion ``which[k]``.
 
     Kabsch's solution; about z alone it is an angle. Motions without points stay as ``before`` says.

@@ -72,7 +72,11 @@ class Nsfp:
         config, points = self.config, torch.from_numpy(source)
         net = CoordinateNetwork(generator, xavier=True)
         done = fit(
-            lambda: distance(points + net(points)), [net], config.learning_rate, config.iterations, config.patience
+            lambda: distance(points + net(points)),
+            [net],
+            config.learning_rate,
+            config.iterations,
+            config.steps_without_gain,
         )
         return net, done.loss, done.iterations
 
@@ -87,7 +91,7 @@ class Nsfp:
             moved = points + net(points)
             return distance(moved) + chamfer(moved + back(moved), home, config.truncate_m2)
 
-        done = fit(objective, [net, back], config.learning_rate, config.iterations, config.patience)
+        done = fit(objective, [net, back], config.learning_rate, config.iterations, config.steps_without_gain)
         return net, done.loss, done.iterations
 
 

@@ -55,6 +55,8 @@ class NetworkConfig:
         attention: let every point of a cloud see every other one.
         points: points drawn from each cloud; the flow of the others is interpolated. 0 takes all of them. Norms are
             over whole clouds: best is the number that the network was trained with (8192 in the paper).
+        range_m: points farther than this from the sensor are not shown to the network: their flow is zero (the sensor's
+            motion, where that is undone) and their confidence 0. 0: no limit. The published training data end at 35 m.
         local: ``on`` compares a point with candidates instead of the whole target, so that clouds of LiDAR size fit:
             first with far ones on a coarse grid, then with those near where these say that it goes, and near where
             it is. ``auto`` does so beyond 2^30 pairs (32,768 x 32,768), and never while training.
@@ -71,6 +73,7 @@ class NetworkConfig:
     features: PointFeatures = "unet"
     attention: bool = True
     points: int = 8192
+    range_m: float = 0.0
     local: Local = "auto"
     cell_m: float = 0.1
     neighbours: int = 256
@@ -78,7 +81,7 @@ class NetworkConfig:
     transport: TransportConfig = field(default_factory=TransportConfig)
 
     def __post_init__(self) -> None:
-        _check("network", self, voxel_size_m=(0.001, 10), points=(0, 10**7), cell_m=(0.001, 100))
+        _check("network", self, voxel_size_m=(0.001, 10), points=(0, 10**7), range_m=(0, 10**5), cell_m=(0.001, 100))
         _check("network", self, neighbours=(1, 10_000), max_keys=(0, 10**7))
         object.__setattr__(self, "voxel_size_m", float(self.voxel_size_m))
         for name, choices in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scene_flow.networks.config import NetworkConfig
-from scene_flow.networks.encoder import NEIGHBOURS, too_few
+from scene_flow.networks.encoder import NEIGHBOURS, TooFewPoints, too_few
 from scene_flow.networks.output import FlowOutput
 from scene_flow.problem import Estimate, Float32, Problem
 from vision3d.errors import DataError
@@ -45,6 +46,28 @@ class LearnedMethod:
         Raises:
             TooFewPoints: a cloud fills fewer than 32 voxels.
         """
+        if self.config.range_m > 0:
+            return self._within_range(problem)
+        return self._answer(problem)
+
+    def _within_range(self, problem: Problem) -> Estimate:
+        """The answer for what lies within ``range_m``; the rest stands still, with confidence 0."""
+        near, target = (np.linalg.norm(c, axis=1) <= self.config.range_m for c in (problem.source, problem.target))
+        if near.sum() < NEIGHBOURS or target.sum() < NEIGHBOURS:
+            raise TooFewPoints(
+                f"{near.sum()} and {target.sum()} points lie within {self.config.range_m:g} m, and the network needs "
+                f"{NEIGHBOURS}; set network.range_m to 0 or more"
+            )
+        part = self._answer(replace(problem, source=problem.source[near], target=problem.target[target]))
+        flow = np.zeros_like(problem.source)
+        confidence, sampled = np.zeros(len(near), np.float32), np.zeros(len(near), dtype=bool)
+        assert part.confidence is not None
+        flow[near], confidence[near] = part.flow, part.confidence
+        sampled[near] = True if part.sampled is None else part.sampled
+        return Estimate(flow, confidence, sampled=sampled, extra={**part.extra, "within_range": int(near.sum())})
+
+    def _answer(self, problem: Problem) -> Estimate:
+        """The network's flow of every source point."""
         started = time.perf_counter()
         drawn = self._draw(len(problem.source), problem.seed, 0)
         output = self._run(problem, drawn, self._draw(len(problem.target), problem.seed, 1))

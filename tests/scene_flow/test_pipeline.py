@@ -169,9 +169,19 @@ def test_baselines_leave_out_the_method_itself() -> None:
 
 def test_a_network_is_found_or_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("VISION3D_WEIGHTS", str(tmp_path))
-    with pytest.raises(UserError, match="flot needs --model.*flot/model_2048.tar.*VISION3D_WEIGHTS"):
+    with pytest.raises(UserError, match=r"flot needs --model.*flot/model_2048.tar.*VISION3D_WEIGHTS"):
         default_model(FlotConfig())
     (tmp_path / "flot").mkdir()
     (tmp_path / "flot/model_2048.tar").write_bytes(b"x")
     assert default_model(FlotConfig()) == tmp_path / "flot/model_2048.tar"
     assert default_model(FlowConfig(method="cluster-icp")) is None
+
+
+def test_a_motion_that_fits_nothing_is_not_used(pair: CloudPair) -> None:
+    other = np.random.default_rng(9).uniform([-20, -10, -2], [20, 10, 2], (900, 3)).astype(np.float32)
+    unknown = replace(pair, target=other, target_ground=None, T_target_source=None)
+    result = FlowPipeline(FlowConfig(method="zero-flow", checks=False)).step(None, unknown)
+    assert result.T_target_source is None
+    assert result.extra["ego_fitness"] < 0.5
+    assert "not trusted" in result.extra["ego"]
+    assert (result.flow == 0).all()

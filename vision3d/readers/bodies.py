@@ -181,7 +181,6 @@ class BodiesReader:
         parts = FragmentsConfig(o["fragments"], o["objects"], o["speed"], o["turn"], o["still"], o["ego"])
         return fragments_pair(name, parts, draw, (layout, source, target))
 
-
     def _recipe(self, number: int) -> tuple[str, dict[str, Any]]:
         """The preset of a scene and its options."""
         if self.preset != "mixed":

@@ -149,6 +149,6 @@ class FlowResult:
         named = {name: getattr(self, name) for name in ARRAYS}
         return {name: array for name, array in named.items() if array is not None}
 
-    def with_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> FlowResult:
+    def with_arrays(self, arrays: Mapping[str, Any]) -> FlowResult:
         """This result with the arrays of :meth:`arrays`."""
         return replace(self, **arrays)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small street seen by a spinning LiDAR at two moments, with the exact flow: what the classical methods were tuned on.
+"""A small street seen by a spinning LiDAR at two moments, with the exact flow: the classical methods were tuned on it.
 
-The second scan is cast anew, so that sampling, occlusion and ring patterns differ between the scans as they do on a car.
+The second scan is cast anew, so that sampling, occlusion and scan lines differ between the scans as they do on a car.
 """
 
 from __future__ import annotations

@@ -15,13 +15,18 @@ from vision3d.errors import ConfigError
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("variant", "slow"), ("points", -1), ("iterations", 0), ("patience", 0), ("learning_rate", 0.0),
+        ("variant", "slow"), ("points", -1), ("iterations", 0), ("patience", -1), ("learning_rate", 0.0),
         ("truncate_m2", 0.0), ("cell_m", 0.0), ("cell_m", float("nan")), ("field_mb", 0),
     ],
 )  # fmt: skip
 def test_out_of_range_is_named(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"^nsfp\.{field} is "):
         NsfpConfig(**{field: value})  # type: ignore[arg-type]
+
+
+def test_patience_of_the_variants() -> None:
+    assert NsfpConfig().steps_without_gain == 100 and NsfpConfig(variant="fast").steps_without_gain == 30
+    assert NsfpConfig(variant="fast", patience=7).steps_without_gain == 7
 
 
 def test_needs_no_torch() -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import trimesh
 
-from vision3d import atomic
 from scene_flow.export.flow_files import FORMATS, read_flow, write_flow
 from scene_flow.export.flow_record import FlowRecord
+from vision3d import atomic
 from vision3d.errors import ConfigError, DataError, MissingExtraError
 from vision3d.types import CloudPair, FlowResult
 
