@@ -158,7 +158,8 @@ class Pictures(Hook):
             self.console.warn(f"no more pictures: drawing {event.name} failed ({type(error).__name__}: {error})")
 
     def _cloud(self, event: Event, truth: Any | None) -> None:
-        view = event.pipeline.cloud_view(event.model, event.sample, event.result, truth)
+        pipeline: Any = event.pipeline  # an optional method of the protocol
+        view = pipeline.cloud_view(event.model, event.sample, event.result, truth)
         if view is not None:
             self.folder.mkdir(exist_ok=True)
             write_cloud_view(self.folder / f"cloud_{event.index:06d}.npz", view)

@@ -150,6 +150,23 @@ def test_planar_movers_stay_level_and_others_need_not() -> None:
     assert np.linalg.norm(free - (scene.flow[on] + [0, 0, 0.3]), axis=1).max() < 0.05
 
 
+@pytest.mark.parametrize("splits", [0, 1])
+def test_boxes_that_touch_are_told_apart_by_shorter_steps(splits: int) -> None:
+    """Side by side, 0.3 m apart, one of them moves: one cluster, until it is cut."""
+    rng = np.random.default_rng(0)
+
+    def side(y_m: float, x_m: float) -> NDArray[np.float64]:
+        points = rng.uniform(-0.5, 0.5, (1500, 3))
+        points[np.arange(1500), rng.integers(0, 3, 1500)] = rng.choice([-0.5, 0.5], 1500)
+        return points * [4.2, 1.8, 1.5] + [x_m, y_m, 0.0]
+
+    source, target = (np.concatenate([side(2.0, 6.0), side(4.1, 6.5 + x_m)]).astype(np.float32) for x_m in (0.0, 1.0))
+    found = run(source, target, ClusterConfig(splits=splits))
+    np.testing.assert_array_equal(found.flow[:1500], 0)
+    error = np.linalg.norm(found.flow[1500:] - [1.0, 0.0, 0.0], axis=1)
+    assert error.max() < 0.05 if splits else not found.flow.any()
+
+
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 200), (200, 1), (9, 9), (200, 200)])
 @pytest.mark.parametrize("kind", ["random", "equal", "apart"])
 @pytest.mark.parametrize("compensated", [True, False])
@@ -178,7 +195,7 @@ def test_a_bad_registration_is_not_believed() -> None:
 
 
 def test_real_pair_is_better_than_standing_still(shared_data: Path) -> None:
-    """Measured: 0.275 m on what moves (zero flow 0.674 m), and 1.6 mm on what does not (zero flow 1.3 mm)."""
+    """Measured: 0.205 m on what moves (zero flow 0.674 m), and 1.5 mm on what does not (zero flow 1.3 mm)."""
     pair = load_av2_pair(shared_data)
     near = ~pair.ground & (np.abs(pair.source[:, :2]).max(axis=1) < 35)
     low = pair.target[:, 2] > 0.3
