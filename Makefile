@@ -22,6 +22,7 @@ $(READY): pyproject.toml .ci/constraints.txt .ci/system-packages $(NATIVE)
 	@touch $(READY)
 
 demo: setup
+	$(BIN)/vision3d eval sctn 'bodies:boxes?scenes=4&points=4096' --split test --seeds 1 --pictures 2
 	$(BIN)/vision3d fit favor 'synthetic:room?frames=40' --split train --out demo/map --overwrite
 	$(BIN)/vision3d eval favor 'synthetic:room?frames=40' --split test --model demo/map --baselines --pictures 6
 	@echo "open runs/latest/report.html"
