@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What small trainings on generated scenes must show (card, check 10). Forty minutes on one core: `make experiments`."""
+"""What small trainings on generated scenes must show (card, check 10). It takes forty minutes of one core."""
 
 from __future__ import annotations
 
