@@ -214,11 +214,14 @@ def main() -> None:
         "flow-real": ("Scene flow: every method on three real pairs", lambda: script("scene_flow", str(data))),
         "flow-training": (
             "Scene flow: small trainings on generated scenes",
-            lambda: ["```", *script("scene_flow_training", "--only", *FLOW_GROUPS, "--steps", "400"), "```"],
+            lambda: [
+                line.replace("## ", "### ", 1) if line.startswith("## ") else line
+                for line in script("scene_flow_training", "--only", *FLOW_GROUPS, "--steps", "400")
+            ],
         ),
         "flow-scaling": (
             "Scene flow: time and memory of the full-size SCTN",
-            lambda: ["```", *script("scene_flow_scaling", "--data", str(data)), "```"],
+            lambda: script("scene_flow_scaling", "--data", str(data)),
         ),
     }
     pages = WORK / "sections"

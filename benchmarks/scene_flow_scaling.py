@@ -172,7 +172,7 @@ def main() -> None:
         print(f"\n{name}: 2 x {case['points']} points in {seconds}, {memory}: {'met' if case['met'] else 'NOT met'}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({"local": cases, "claims": claims}, indent=2) + "\n")
-    print(f"\nwritten: {args.out}")
+    print(f"written: {args.out}", file=sys.stderr)
 
 
 if __name__ == "__main__":
