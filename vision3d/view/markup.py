@@ -54,7 +54,8 @@ def metric_parts(metric: Mapping[str, Any]) -> tuple[str, str]:
         return f"{value:.0f}", f"of {metric.get('n', '?')}"
     if _RECALL.search(name) and value is not None:
         return number(100.0 * value), "%"
-    return number(value), UNITS.get(unit, unit)
+    # Centimetres matter where the unit is a metre.
+    return number(value, 3 if unit == "m" else 2), UNITS.get(unit, unit)
 
 
 def with_unit(text: str, unit: str) -> str:
