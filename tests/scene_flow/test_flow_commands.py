@@ -133,3 +133,8 @@ def test_convert_and_back(scans: tuple[str, str], capsys: pytest.CaptureFixture[
     names = ("epe3d", "acc3ds", "acc3dr", "outliers", "epe3d_dynamic", "epe3d_static")
     values = [{m["name"]: m["value"] for m in document["metrics"]} for document in (direct, back)]
     assert {name: values[0][name] for name in names} == pytest.approx({name: values[1][name] for name in names})
+
+
+def test_one_scan_is_told_to_come_in_pairs(scans: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "nearest", scans[0]]) == 2
+    assert "a.bin: is one cloud; give two" in capsys.readouterr().err

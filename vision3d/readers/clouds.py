@@ -209,6 +209,9 @@ def _holds_pairs(folder: Path, suffixes: tuple[str, ...] = SCANS) -> bool:
     return next(scans, None) is not None or (first.suffix.lower() == ".npz" and _npz_pair(first))
 
 
+LONELY = {".bin", ".pcd", ".ply", ".xyz", ".feather"}
+
+
 def match(source: str) -> float:
     try:
         path = split_source(source)[0]
@@ -216,7 +219,10 @@ def match(source: str) -> float:
             parts = [Path(part) for part in path.split("::")]
             return 0.9 if len(parts) == 2 and all(part.suffix.lower() in KNOWN for part in parts) else 0.0
         if Path(path).is_file():
-            return 0.6 if path.lower().endswith(".npz") and _npz_pair(Path(path)) else 0.0
+            if path.lower().endswith(".npz"):
+                return 0.6 if _npz_pair(Path(path)) else 0.0
+            # One cloud is no pair, but this reader is the one to say so.
+            return 0.2 if Path(path).suffix.lower() in LONELY else 0.0
     except (OSError, ValueError):
         return 0.0
     return score(source, _holds_pairs, 0.4)
