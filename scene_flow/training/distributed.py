@@ -98,6 +98,8 @@ def join(net: nn.Module) -> Iterator[Team]:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Team(rank(), size, device)
+        if starts:
+            dist.barrier()  # who leaves while another still talks to it may abort
     finally:
         if starts:
             dist.destroy_process_group()

@@ -67,6 +67,7 @@ def _ddp_rank(rank: int, folder: str) -> None:
         safetensors.torch.save_file(
             {str(i): grad for i, grad in enumerate(gradients(net))}, f"{folder}/rank{rank}.safetensors"
         )
+        torch.distributed.barrier()  # who leaves while the other still talks to it aborts
     finally:
         torch.distributed.destroy_process_group()
 
