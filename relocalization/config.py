@@ -8,7 +8,7 @@ from typing import Literal
 
 from relocalization.features.config import FeatureConfig
 from relocalization.fit_config import FitConfig
-from vision3d.errors import ConfigError
+from vision3d.errors import check_ranges
 
 Description = Literal["voxel", "median", "nearest", "all"]
 
@@ -36,7 +36,7 @@ class TrackConfig:
     merge_similarity: float = 0.9
 
     def __post_init__(self) -> None:
-        _check("tracks", self, pairs_per_image=(1, 1000), band_px=(0.1, 100), similarity=(0, 1), ratio=(0.1, 1))
+        check_ranges("tracks", self, pairs_per_image=(1, 1000), band_px=(0.1, 100), similarity=(0, 1), ratio=(0.1, 1))
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class LandmarkConfig:
     box_px: float = 12.0
 
     def __post_init__(self) -> None:
-        _check("landmarks", self, min_views=(2, 1000), min_parallax_deg=(0, 90), max_error_px=(0.1, 100))
-        _check("landmarks", self, max_landmarks=(1, 10**7), box_px=(0.1, 1000))
+        check_ranges("landmarks", self, min_views=(2, 1000), min_parallax_deg=(0, 90), max_error_px=(0.1, 100))
+        check_ranges("landmarks", self, max_landmarks=(1, 10**7), box_px=(0.1, 1000))
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ class LocalizeConfig:
     cone_deg: float = 45.0
 
     def __post_init__(self) -> None:
-        _check("localize", self, candidates=(1, 1000), iterations=(1, 20), similarity=(0, 1), ratio=(0.1, 1))
-        _check("localize", self, radius_px=(0, 10_000), max_error_px=(0.1, 1000), min_inliers=(4, 10_000))
-        _check("localize", self, max_angle_deg=(1, 180), max_distance_ratio=(1, 1e6), cone_deg=(0, 180))
+        check_ranges("localize", self, candidates=(1, 1000), iterations=(1, 20), similarity=(0, 1), ratio=(0.1, 1))
+        check_ranges("localize", self, radius_px=(0, 10_000), max_error_px=(0.1, 1000), min_inliers=(4, 10_000))
+        check_ranges("localize", self, max_angle_deg=(1, 180), max_distance_ratio=(1, 1e6), cone_deg=(0, 180))
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,3 @@ class FavorConfig:
     landmarks: LandmarkConfig = field(default_factory=LandmarkConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     localize: LocalizeConfig = field(default_factory=LocalizeConfig)
-
-
-def _check(section: str, config: object, **ranges: tuple[float, float]) -> None:
-    for name, (low, high) in ranges.items():
-        value = getattr(config, name)
-        if not low <= value <= high:
-            raise ConfigError(f"{section}.{name} is {value}: must lie between {low:g} and {high:g}")

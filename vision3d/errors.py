@@ -33,3 +33,15 @@ class DataError(UserError):
 
 class MissingExtraError(UserError):
     """An optional package is not installed; the message holds the line that installs it."""
+
+
+def check_ranges(section: str, config: object, **ranges: tuple[float, float]) -> None:
+    """Refuse a configuration with a field outside of its (smallest, largest) value; both are allowed.
+
+    Raises:
+        ConfigError: names the field as ``section.field``, its value and its limits.
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{section}.{name} is {value}: must lie between {low:g} and {high:g}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from scene_flow.classical.nsfp_config import NsfpConfig
-from vision3d.errors import ConfigError
+from vision3d.errors import check_ranges
 
 __all__ = ["ClusterConfig", "EgoConfig", "GroundConfig", "IcpConfig", "NsfpConfig"]
 
@@ -43,8 +43,8 @@ class GroundConfig:
     range_m: float = 120.0
 
     def __post_init__(self) -> None:
-        _check("ground", self, height_m=(0.01, 5), cell_m=(0.1, 20), knot_m=(1, 100), stiffness=(1e-3, 1e6))
-        _check("ground", self, scale_m=(0.005, 2), min_contrast=(0, 1000), range_m=(5, 500))
+        check_ranges("ground", self, height_m=(0.01, 5), cell_m=(0.1, 20), knot_m=(1, 100), stiffness=(1e-3, 1e6))
+        check_ranges("ground", self, scale_m=(0.005, 2), min_contrast=(0, 1000), range_m=(5, 500))
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,10 @@ class IcpConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        _check("icp", self, voxel_m=(0.001, 10), coarse_voxel_m=(0.001, 50), radius_m=(0.001, 50))
-        _check("icp", self, coarse_radius_m=(0.001, 500), yaw_starts=(1, 360), good_fitness=(0, 1), threads=(1, 256))
+        check_ranges("icp", self, voxel_m=(0.001, 10), coarse_voxel_m=(0.001, 50), radius_m=(0.001, 50))
+        check_ranges(
+            "icp", self, coarse_radius_m=(0.001, 500), yaw_starts=(1, 360), good_fitness=(0, 1), threads=(1, 256)
+        )
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class EgoConfig:
     icp: IcpConfig = field(default_factory=IcpConfig)
 
     def __post_init__(self) -> None:
-        _check("ego", self, gate_m=(0, 10), min_fitness=(0, 1))
+        check_ranges("ego", self, gate_m=(0, 10), min_fitness=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class ClusterConfig:
     global_first: Literal["auto", "yes", "no"] = "auto"
 
     def __post_init__(self) -> None:
-        _check(
+        check_ranges(
             "cluster",
             self,
             radius_m=(0.001, 100),
@@ -159,13 +161,6 @@ class ClusterConfig:
             min_points=(2, 10**6),
             seeds=(1, 100),
         )
-        _check("cluster", self, max_extent_m=(0.01, 1000), max_points=(10, 10**6), refined=(1, 100))
-        _check("cluster", self, max_speed_mps=(0.01, 200), min_speed_mps=(0, 200), noise_m=(1e-4, 10))
-        _check("cluster", self, reach_m=(1e-3, 10), max_cost=(0, 1), min_gain=(0, 1), min_gain_points=(0, 1000))
-
-
-def _check(section: str, config: object, **ranges: tuple[float, float]) -> None:
-    for name, (low, high) in ranges.items():
-        value = getattr(config, name)
-        if not low <= value <= high:
-            raise ConfigError(f"{section}.{name} is {value}: must lie between {low:g} and {high:g}")
+        check_ranges("cluster", self, max_extent_m=(0.01, 1000), max_points=(10, 10**6), refined=(1, 100))
+        check_ranges("cluster", self, max_speed_mps=(0.01, 200), min_speed_mps=(0, 200), noise_m=(1e-4, 10))
+        check_ranges("cluster", self, reach_m=(1e-3, 10), max_cost=(0, 1), min_gain=(0, 1), min_gain_points=(0, 1000))

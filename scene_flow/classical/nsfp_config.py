@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vision3d.errors import ConfigError
+from vision3d.errors import ConfigError, check_ranges
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,10 @@ class NsfpConfig:
     def __post_init__(self) -> None:
         if self.variant not in ("nsfp", "fast"):
             raise ConfigError(f"nsfp.variant is {self.variant!r}: must be one of nsfp, fast")
-        _check("nsfp", self, points=(0, 10**7), iterations=(1, 10**6), patience=(0, 10**6), field_mb=(1, 10**6))
-        _check("nsfp", self, learning_rate=(1e-6, 1), truncate_m2=(1e-4, 1e4), cell_m=(0.001, 100))
+        check_ranges("nsfp", self, points=(0, 10**7), iterations=(1, 10**6), patience=(0, 10**6), field_mb=(1, 10**6))
+        check_ranges("nsfp", self, learning_rate=(1e-6, 1), truncate_m2=(1e-4, 1e4), cell_m=(0.001, 100))
 
     @property
     def steps_without_gain(self) -> int:
         """``patience``, or what the variant takes for 0."""
         return self.patience or (100 if self.variant == "nsfp" else 30)
-
-
-def _check(section: str, config: object, **ranges: tuple[float, float]) -> None:
-    for name, (low, high) in ranges.items():
-        value = getattr(config, name)
-        if not low <= value <= high:
-            raise ConfigError(f"{section}.{name} is {value}: must lie between {low:g} and {high:g}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from vision3d.errors import ConfigError
+from vision3d.errors import ConfigError, check_ranges
 
 Size = Literal["full", "small"]
 Representative = Literal["mean", "first"]
@@ -36,7 +36,7 @@ class TransportConfig:
     fallback: bool = True
 
     def __post_init__(self) -> None:
-        _check("network.transport", self, iterations=(0, 1000), radius_m=(0.01, 1000))
+        check_ranges("network.transport", self, iterations=(0, 1000), radius_m=(0.01, 1000))
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,10 @@ class NetworkConfig:
     transport: TransportConfig = field(default_factory=TransportConfig)
 
     def __post_init__(self) -> None:
-        _check("network", self, voxel_size_m=(0.001, 10), points=(0, 10**7), range_m=(0, 10**5), cell_m=(0.001, 100))
-        _check("network", self, neighbours=(1, 10_000), max_keys=(0, 10**7))
+        check_ranges(
+            "network", self, voxel_size_m=(0.001, 10), points=(0, 10**7), range_m=(0, 10**5), cell_m=(0.001, 100)
+        )
+        check_ranges("network", self, neighbours=(1, 10_000), max_keys=(0, 10**7))
         object.__setattr__(self, "voxel_size_m", float(self.voxel_size_m))
         for name, choices in (
             ("size", Size),
@@ -125,13 +127,6 @@ def with_architecture(config: NetworkConfig, architecture: Mapping[str, Any]) ->
             raise ConfigError(f"network.{name} is {architecture[name]!r}: must be of type {type(value).__name__}")
     own = dict(architecture)
     return replace(config, transport=replace(config.transport, iterations=own.pop("iterations")), **own)
-
-
-def _check(section: str, config: object, **ranges: tuple[float, float]) -> None:
-    for name, (low, high) in ranges.items():
-        value = getattr(config, name)
-        if not low <= value <= high:
-            raise ConfigError(f"{section}.{name} is {value}: must lie between {low:g} and {high:g}")
 
 
 def _check_choice(section: str, config: object, name: str, choices: tuple[str, ...]) -> None:
