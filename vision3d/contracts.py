@@ -102,7 +102,8 @@ class Pipeline(Protocol):
     folder ``out``; ``export_model(model, folder) -> list[Path]`` writes a loaded model in public formats;
     ``check(sample)`` raises a DataError for a sample that cannot be used, which is then treated like one that cannot be
     read; ``cloud_view(model, sample, result, truth=None) -> CloudView | None`` has point clouds of one result, to be
-    turned around in the report.
+    turned around in the report; ``write_tables(results, truths, folder)`` writes what is known per class or per object
+    into files, after an ``eval``.
 
     A result has ``name``, ``to_json()`` and ``from_json(data)``; the runner also looks at ``status`` (anything but
     ``ok`` is a failure), ``reason`` and ``timing_ms`` (stage -> milliseconds) where it has them. A result that has
@@ -110,6 +111,9 @@ class Pipeline(Protocol):
     when it is looked at, so that a run may be larger than the memory.
 
     ``deterministic = True`` says that the seed changes nothing: an evaluation over several seeds steps it once.
+
+    ``sees_truth = True`` is for answers that are no method's: ``step(model, sample, previous, truth=...)`` gets the
+    truth, None in a ``run``. The labels themselves as results show what a score can reach at most.
     """
 
     samples: type
@@ -187,6 +191,7 @@ class PipelineSpec:
             None, a pipeline with ``has_fit`` needs ``--model``.
         eval_seeds: seeds that ``eval`` runs through unless told otherwise: numbers then come with their spread.
         eval_baselines: whether ``eval`` prints the baselines unless told otherwise.
+        tiny: configuration -> one that is fitted in seconds, whatever comes of it; `doctor --full` takes it.
     """
 
     name: str
@@ -199,6 +204,7 @@ class PipelineSpec:
     default_model: Callable[[Any], Path | None] | None = None
     eval_seeds: int = 1
     eval_baselines: bool = False
+    tiny: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import nn
 from scene_flow.networks.sctn import Sctn
 from scene_flow.training.batches import Batch, Batches, Prepare
 from scene_flow.training.config import TrainConfig
-from scene_flow.training.distributed import Team, join
+from vision3d.nn.team import Team, join
 from scene_flow.training.objective import Loss, loss_of
 from scene_flow.training.scenes import scene_as_known, scene_untouched
 from scene_flow.training.schedule import Schedule

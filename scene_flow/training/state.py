@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scene_flow.training.distributed import Team
+from vision3d.nn.team import Team
 
 Arrays = dict[str, NDArray[Any]]
 

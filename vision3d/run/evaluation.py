@@ -232,6 +232,8 @@ class Evaluation:
         for lane in lanes:
             if hasattr(lane.pipeline, "export"):
                 lane.pipeline.export(lane.store.results, lane.store.folder)
+            if truths and hasattr(lane.pipeline, "write_tables"):
+                lane.pipeline.write_tables(lane.store.results, truths, lane.store.folder)
         write_json(folder.path / "timing.json", timing_json)
         write_json(folder.path / "metrics.json", metrics_json)
         exhibit = self._exhibit(lanes[0], model, truths) if self.later is None else None

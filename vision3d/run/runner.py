@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,10 @@ def run_samples(
             name = reader.key(index)
             sample, read_ms, problem = _read(reader, index, lanes[0].pipeline, policy)
             for lane in open_lanes_now:
-                result, timing_ms, peak_mb = _result(lane, model, sample, name, problem, policy, console, reported)
                 truth = functools.partial(reader.truth, index) if policy.show_truth else _no_truth
+                result, timing_ms, peak_mb = _result(
+                    lane, model, sample, name, problem, policy, console, reported, truth
+                )
                 event = Event(index, len(reader), name, lane.method, lane.pipeline, model, sample, result, truth)
                 for hook in hooks:
                     hook.before(event)
@@ -106,6 +108,7 @@ def _result(
     policy: Policy,
     console: Console,
     reported: set[str],
+    truth: Callable[[], Any | None],
 ) -> tuple[Any, dict[str, float], float | None]:
     """(result, milliseconds by stage, megabytes that the step needed at most, where that can be measured)."""
     if problem:
@@ -117,7 +120,11 @@ def _result(
     memory.start()
     start_s = time.perf_counter()
     try:
-        result = lane.pipeline.step(model, sample, previous)
+        if getattr(lane.pipeline, "sees_truth", False):
+            pipeline: Any = lane.pipeline  # an optional form of the protocol
+            result = pipeline.step(model, sample, previous, truth=truth())
+        else:
+            result = lane.pipeline.step(model, sample, previous)
     except Exception as error:
         # A mistake of the user's (a missing extra, say) would fail every sample alike; a DataError is this one's.
         if policy.strict or (isinstance(error, UserError) and not isinstance(error, DataError)):

@@ -3,10 +3,13 @@
 
 from vision3d.types.clouds import FLOW_CLASSES, CloudPair, FlowResult, FlowTruth
 from vision3d.types.frames import Float, Frame, FrameTruth, PoseResult
-from vision3d.types.shows import Chart, CloudLayer, CloudView, Exhibit, Metric, Scene
+from vision3d.types.images import BoxResult, BoxTruth, LabeledImage
+from vision3d.types.shows import Chart, CloudLayer, CloudView, Exhibit, Metric, Scene, Table
 
 __all__ = [
     "FLOW_CLASSES",
+    "BoxResult",
+    "BoxTruth",
     "Chart",
     "CloudLayer",
     "CloudPair",
@@ -17,7 +20,9 @@ __all__ = [
     "FlowTruth",
     "Frame",
     "FrameTruth",
+    "LabeledImage",
     "Metric",
     "PoseResult",
     "Scene",
+    "Table",
 ]

@@ -85,6 +85,22 @@ class CloudView:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table of a whole run: the first cell of a row names it, numbers are right-aligned.
+
+    Attributes:
+        name: of its file.
+        note: one sentence below it, or empty.
+    """
+
+    name: str
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str | float, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Exhibit:
     """What a pipeline has to show of a whole run; vision3d.view turns it into pictures.
 
@@ -95,4 +111,5 @@ class Exhibit:
 
     charts: tuple[Chart, ...] = ()
     scenes: tuple[Scene, ...] = ()
+    tables: tuple[Table, ...] = ()
     per_sample: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

@@ -14,8 +14,8 @@ from vision3d import canvas
 from vision3d.canvas import Picture
 from vision3d.errors import DataError
 from vision3d.run.cloud_files import read_cloud_view
-from vision3d.run.files import write_bytes, write_text
-from vision3d.types import Exhibit
+from vision3d.run.files import jsonable, read_json, write_bytes, write_json, write_text
+from vision3d.types import Exhibit, Table
 from vision3d.view import orbit, sections
 from vision3d.view.charts import chart_svg
 from vision3d.view.markup import picture, quiet, section
@@ -42,7 +42,7 @@ def write_report(run_dir: Path, exhibit: Exhibit | None = None) -> Path:
         run_dir: reads config.yaml, metrics.json, timing.json, results.jsonl, command.txt, environment.json and
             viz/frame_*.png, each of which may be missing.
         exhibit: charts become ``viz/<name>.svg``, scenes ``viz/<name>_top.png`` and ``viz/<name>_side.png``.
-            None shows the ones that lie there from before.
+            Tables become ``viz/<name>.table.json``. None shows the ones that lie there from before.
 
     Returns:
         The path of report.html.
@@ -58,6 +58,7 @@ def write_report(run_dir: Path, exhibit: Exhibit | None = None) -> Path:
     parts = [
         sections.headline(run),
         sections.metrics_table(run),
+        sections.tables(_tables(run_dir, exhibit)),
         section("charts", "Curves", f'<div class="wide-gallery">{"".join(charts)}</div>') if charts else "",
         section("scene", "Map and cameras", f'<div class="wide-gallery">{"".join(scenes)}</div>') if scenes else "",
         _clouds(run),
@@ -117,6 +118,30 @@ def _draw(run_dir: Path, exhibit: Exhibit) -> tuple[list[str], list[str]]:
         write_text(viz / f"{_file_name(chart.name)}.svg", svg)
         charts.append(f"<figure>{svg}</figure>")
     return scenes, charts
+
+
+def _tables(run_dir: Path, exhibit: Exhibit | None) -> list[Table]:
+    """The exhibit's tables, also written as files; without an exhibit, those files."""
+    viz = run_dir / "viz"
+    if exhibit is None:
+        return [_read_table(f) for f in sorted(viz.glob("*.table.json")) if inside(f, run_dir)]
+    for table in exhibit.tables:
+        viz.mkdir(exist_ok=True)
+        write_json(viz / f"{_file_name(table.name)}.table.json", jsonable(table))
+    return list(exhibit.tables)
+
+
+def _read_table(path: Path) -> Table:
+    """A table that was written before; a damaged one is a table that says so."""
+    try:
+        found = read_json(path)
+        rows = tuple(tuple(c if isinstance(c, (int, float)) else str(c) for c in row) for row in found["rows"])
+        header = tuple(map(str, found["header"]))
+        if any(len(row) != len(header) for row in rows):
+            raise ValueError("rows of different lengths")
+        return Table(path.stem, str(found["title"]), header, rows, str(found["note"]))
+    except (DataError, KeyError, TypeError, ValueError) as error:
+        return Table(path.stem, path.name, ("cannot be read",), ((str(error),),))
 
 
 def _drawn_before(run_dir: Path) -> tuple[list[str], list[str]]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from vision3d.types import Table
 from vision3d.view.markup import (
     UNITS,
     Cell,
@@ -93,6 +94,22 @@ def metrics_table(run: RunFolder) -> str:
     if len(sequences) > 1:
         body += "<h2>By sequence</h2>" + _compare(sequences)
     return section("metrics", "Metrics", body)
+
+
+def tables(found: Sequence[Table]) -> str:
+    """What the pipeline tells of the whole run in tables of its own: by class, say."""
+    parts = []
+    for item in found:
+        rows = [
+            [
+                Cell(number(c), float(c)) if isinstance(c, float) else Cell(str(c), None if isinstance(c, str) else c)
+                for c in row
+            ]
+            for row in item.rows
+        ]
+        parts += [f"<h2>{escape(item.title)}</h2>", table(item.header, rows, sortable=True)]
+        parts += [quiet(item.note)] if item.note else []
+    return section("tables", "Tables", "\n".join(parts)) if parts else ""
 
 
 def failures(run: RunFolder) -> str:

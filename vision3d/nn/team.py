@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processes that share a training, under ``torchrun``; one process alone needs none of it.
 
-Gradients are averaged by DistributedDataParallel. Statistics that a network keeps in buffers (the batch norm of SCTN's
-position code) are those of process 0: the others' are overwritten before each step, as DistributedDataParallel does.
+Gradients are averaged by DistributedDataParallel, or by :meth:`Team.average_gradients` where a loss uses more of a
+network than its ``forward``. Statistics that a network keeps in buffers (those of a batch norm) are those of process 0:
+the others' are overwritten before each step, as DistributedDataParallel does.
 """
 
 from __future__ import annotations
@@ -54,6 +55,17 @@ class Team:
         sums = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(sums)
         return sums.tolist()
+
+    def average_gradients(self, net: nn.Module) -> None:
+        """Give every process the mean gradient; a parameter that a process did not use counts as zero there."""
+        if self.size == 1:
+            return
+        for parameter in net.parameters():
+            if parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= self.size
 
     def share(self, tensor: Tensor) -> None:
         """Overwrite a tensor by that of process 0. On a CPU tensor under nccl, by way of the device."""
