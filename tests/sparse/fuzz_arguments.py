@@ -7,14 +7,19 @@ from typing import Any
 
 import torch
 from fuzz_values import Source, forged_index
+from torch import Tensor
 
 from vision3d.sparse import KernelMap, _native
 from vision3d.sparse.backends import native_maps
+
+BOXES = ("box_overlap_matrix", "box_overlap_pairs", "points_in_boxes", "box_nms")
 
 
 def native_arguments(s: Source, name: str) -> list[Any]:
     """A correct call of a function of the compiled module."""
     threads = s.choice((1, 1, 2, 3))
+    if name in BOXES:
+        return _box_arguments(s, name, threads)
     coords = s.sites()
     ndim = coords.shape[1] - 1
     if name in ("sort_coords", "unique_coords", "index_sorted"):
@@ -37,6 +42,30 @@ def native_arguments(s: Source, name: str) -> list[Any]:
     if name == "pair_map":
         return [keys, layout, s.sites(ndim), kernel, stride, padding, dilation, threads]
     return _arithmetic_arguments(s, name, some_map(s), threads)
+
+
+def _box_arguments(s: Source, name: str, threads: int) -> list[Any]:
+    """Boxes of all sizes, many of them equal or touching, far away at times."""
+    a, b = some_boxes(s), some_boxes(s)
+    if name == "box_nms":
+        labels = torch.randint(0, s.choice((1, 3)), (len(a),), generator=s.generator)
+        return [a, labels, s.choice((0.0, 0.1, 0.5, 1.0)), torch.empty(len(a), dtype=torch.uint8)]
+    if name == "points_in_boxes":
+        return [a[:, :2].contiguous(), b, torch.empty((len(a), len(b)), dtype=torch.uint8), threads]
+    if name == "box_overlap_pairs":
+        return [a, a.flip(0), s.chance(0.5), torch.empty(len(a), dtype=torch.float64), threads]
+    return [a, b, s.chance(0.5), torch.zeros((len(a), len(b)), dtype=torch.float64), threads]
+
+
+def some_boxes(s: Source) -> Tensor:
+    """(N, 5) float64."""
+    n, scale = s.rows(), s.choice((1e-200, 1e-9, 1.0, 30.0, 1e7, 1e149))
+    rows = s.values(n, 5, dtype=torch.float64)
+    rows[:, 2:4] = rows[:, 2:4].abs()
+    if s.chance(0.4):
+        rows = rows.round()
+    rows[:, :4] *= scale
+    return rows * s.choice((1.0, 1.0, 0.0)) if s.chance(0.2) else rows
 
 
 def some_map(s: Source) -> KernelMap:

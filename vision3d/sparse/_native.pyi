@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Types of the compiled engine. Tensors are contiguous, on the CPU; sizes and dtypes are checked at the call."""
+"""Types of the compiled engine. Arrays are contiguous, on the CPU; sizes and dtypes are checked at the call."""
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 def sort_coords(coords: Tensor, threads: int) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...
@@ -108,3 +110,13 @@ def sample_norm_grad(
     grad_bias: Tensor,
     threads: int,
 ) -> None: ...
+def box_overlap_matrix(
+    a: NDArray[np.float64], b: NDArray[np.float64], over_union: bool, out: NDArray[np.float64], threads: int
+) -> None: ...
+def box_overlap_pairs(
+    a: NDArray[np.float64], b: NDArray[np.float64], over_union: bool, out: NDArray[np.float64], threads: int
+) -> None: ...
+def points_in_boxes(
+    points: NDArray[np.float64], boxes: NDArray[np.float64], out: NDArray[np.uint8], threads: int
+) -> None: ...
+def box_nms(boxes: NDArray[np.float64], labels: NDArray[np.int64], limit: float, kept: NDArray[np.uint8]) -> None: ...
