@@ -31,7 +31,7 @@ def specs() -> dict[str, ReaderSpec]:
 def test_entry_points_lead_to_specs_of_their_name(specs):
     for name, spec in specs.items():
         assert spec.name == name
-        assert spec.samples in {"Frame", "CloudPair"}
+        assert spec.samples in {"Frame", "CloudPair", "LabeledImage"}
         assert spec.summary
         assert spec.check is not None
 
