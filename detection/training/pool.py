@@ -137,7 +137,7 @@ class Pool:
             image[: part.shape[0], : part.shape[1]] = part
         moved = example.points - [x, y]
         height, width = part.shape[:2]
-        inside = (moved >= -0.5).all(1) & (moved < [width - 0.5, height - 0.5]).all(1)
+        inside = np.all((moved >= -0.5) & (moved < [width - 0.5, height - 0.5]), axis=1)
         boxes = None if example.boxes is None else example.boxes - [x, y, 0, 0, 0]
         return replace(example, image=image, points=moved, boxes=boxes).rows(inside)
 

@@ -17,7 +17,10 @@ class Task(Protocol):
     (shape (), float64) is set by the loop before every step to step / steps, the part of the run that is done.
     """
 
-    net: nn.Module
+    @property
+    def net(self) -> nn.Module:
+        """What is trained."""
+        ...
 
     def batch(self, step: int, rng: np.random.Generator) -> Any:
         """Data of a step, on the CPU. All randomness comes from ``rng``, which follows from seed and step."""

@@ -25,6 +25,8 @@ VERBS: dict[str, tuple[str, str, str, str]] = {
     "inspect": ("show", "inspect", "MODEL", "what a model holds"),
     "export": ("show", "export", "MODEL OUT", "write a model in its field's public formats"),
     "convert": ("convert", "convert", "DATA... OUT --to FORMAT", "write samples and their truth in another format"),
+    "split": ("split", "split", "DATA... OUT", "cut large images and their labels into tiles"),
+    "points": ("points", "points", "DATA", "click one point per object in a browser page on this machine"),
     "list": ("show", "list_plugins", "[pipelines|readers|writers]", "installed pipelines, readers and writers"),
     "config": ("configs", "config", "dump PIPELINE | check FILE", "write or check a file of options"),
     "datasets": ("datasets", "datasets", "list | show NAME | check NAME PATH", "data set cards, and checks of a copy"),

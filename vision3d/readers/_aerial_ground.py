@@ -189,5 +189,5 @@ def _raise(ground: Ground, outline: NDArray[np.float64], height: float, color: R
     where = mask > 0
     if ground.water[where].any() or ground.taken[where].any():
         return
-    ground.taken |= cv2.dilate(mask, np.ones((5, 5), np.uint8))
+    ground.taken |= np.asarray(cv2.dilate(mask, np.ones((5, 5), np.uint8)), np.uint8)
     ground.tall.append((outline, height, color))

@@ -158,7 +158,11 @@ def _add_row(
         center = rng.uniform(0, size - 1, 2)
         row = [
             Item(
-                name, center + across * offset, *(float(s) for s in sides), 0.0 if kind.round else float(heading + turn)
+                name,
+                center + across * offset,
+                float(sides[0]),
+                float(sides[1]),
+                0.0 if kind.round else float(heading + turn),
             )
             for offset, sides, turn, there in zip(offsets, sizes, turns, full, strict=True)
             if there

@@ -165,7 +165,7 @@ def _seen(canvas: NDArray[np.uint8], config: SceneConfig, rng: Generator) -> NDA
     image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32)
     blur, sigma = rng.uniform(0.2, 0.8) * config.noise, rng.uniform(1, 5) * config.noise
     if blur > 0.25:
-        image = cv2.GaussianBlur(image, (0, 0), float(blur))
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(blur)), np.float32)
     gain = rng.uniform(0.75, 1.1) * rng.normal(1, 0.02, 3)
     image = image * gain.astype(np.float32) + np.float32(rng.uniform(-8, 20))
     noise = np.random.default_rng(rng.integers(2**63)).standard_normal(image.shape, np.float32)

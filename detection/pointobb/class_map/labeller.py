@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One oriented box per point, read from the trained class map."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from detection.pointobb.class_map.network import ClassMapNet
+from detection.pointobb.class_map.walk import sample, walk
+from detection.pointobb.views import pad_to_multiple
+from detection.pointobb.windows import label_in_windows
+from detection.problem import Float, Image, Int
+
+WINDOW, OVERLAP = 1536, 384  # pixels
+
+
+class ClassMapLabeller:
+    """Implements :class:`detection.problem.Labeller`. The score is the map's value of the class at the point."""
+
+    def __init__(self, net: ClassMapNet) -> None:
+        self.net = net
+
+    def label(self, image: Image, points: Float, labels: Int) -> tuple[Float, Float]:
+        """(H, W, 3) uint8, (N, 2) pixels, (N,) classes -> (N, 5) le90 boxes and (N,) scores in [0, 1], in order."""
+        if not len(points):
+            return np.zeros((0, 5)), np.zeros(0)
+        training = self.net.training
+        self.net.eval()
+        try:
+            return label_in_windows(image, points, labels, WINDOW, OVERLAP, self._label)
+        finally:
+            self.net.train(training)
+
+    @torch.no_grad()
+    def _label(self, image: Image, points: Float, labels: Int) -> tuple[Float, Float]:
+        height, width = image.shape[:2]
+        device = self.net.progress.device
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() / 255
+        coarse = torch.sigmoid(self.net(pad_to_multiple(pixels))[0])
+        boxes, scores = np.zeros((len(points), 5)), np.zeros(len(points))
+        for kind in np.unique(labels):
+            own = labels == kind
+            fine = functional.interpolate(
+                coarse[None, None, int(kind)], scale_factor=self.net.stride, mode="bilinear", align_corners=False
+            )
+            values = fine[0, 0, :height, :width].float().cpu().numpy()
+            boxes[own] = walk(values, points[own], points, self.net.config)
+            scores[own] = sample(values, points[own, 0], points[own, 1])
+        return boxes, np.clip(scores, 0, 1)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Basins of the objects of an image, as the method's options ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detection.pointobb.layout.config import LayoutConfig
+from detection.pointobb.layout.voronoi import spacing
+from detection.pointobb.layout.watershed import Basins, disks, flood
+from detection.problem import Float, Image
+from vision3d.geometry import rotated
+
+MARK_PX = 1.5  # radius of an object's marker before the network has boxes of its own
+
+
+def basins_of(image: Image, points: Float, boxes: Float | None, config: LayoutConfig) -> Basins:
+    """Basins of the points of an image: between the inner and the outer part of boxes (N, 5), or of all that is near.
+
+    Without boxes the background starts ``config.reach`` times the spacing of the points away, at most half the image.
+    """
+    if boxes is not None:
+        core, limit = boxes.copy(), boxes.copy()
+        core[:, 2:4] *= config.inner
+        limit[:, 2:4] *= config.outer
+        return flood(image, points, core, limit, config.blur_px, config.contrast)
+    shape = (image.shape[0], image.shape[1])
+    radius = np.minimum(config.reach * spacing(points, shape), min(shape) / 2)
+    return flood(image, points, disks(points, MARK_PX), disks(points, radius), config.blur_px, config.contrast)
+
+
+def together(parts: Sequence[Basins]) -> Basins:
+    """The basins of several images as those of one list of objects."""
+    before = np.cumsum([0, *(part.count for part in parts)])
+    return Basins(
+        np.concatenate([part.pixels for part in parts]),
+        np.concatenate([part.owner + offset for part, offset in zip(parts, before)]),
+        int(before[-1]),
+    )
+
+
+def measured(image: Image, points: Float, boxes: Float, certainty: Float, config: LayoutConfig) -> Float:
+    """Boxes (N, 5) le90 drawn towards what the watershed says, with weight ``config.measure``; 0 leaves them.
+
+    First the angle, towards the long axis of the basin that the point has without the box, as far as that is long and
+    full. Then centre and sides, half-way towards that basin; and from there towards the basin that this box marks.
+
+    Args:
+        certainty: (N,) of the boxes' angles, from 0 to 1.
+    """
+    part = config.measure
+    if part == 0:
+        return boxes
+    free = basins_of(image, points, None, config)
+    axis, long = free.axes()
+    around, _ = free.boxes(axis)
+    full = free.sizes() / np.maximum(around[:, 2] * around[:, 3], 1)
+    pulls = np.stack([(1 - part) * certainty, part * long * np.minimum(full, 1)])
+    known = pulls.sum(0) > 0
+    angle = rotated.axial_mean(np.stack([boxes[:, 4], axis]), np.where(known, pulls, [[1.0], [0.0]]), axis=0)
+    guess = between(np.column_stack([boxes[:, :4], angle]), *free.boxes(angle), 0.5)
+    found = between(guess, *basins_of(image, points, guess, config).boxes(angle), part)
+    return np.asarray(rotated.canonical(found))
+
+
+def between(boxes: Float, others: Float, valid: NDArray[np.bool_], part: float) -> Float:
+    """Boxes (N, 5) moved by ``part`` of the way to others of the same angles where those are valid (N,).
+
+    Centres are mixed, and the logarithms of the sides.
+    """
+    weight = np.where(valid, part, 0.0)[:, None]
+    sides = np.exp((1 - weight) * np.log(boxes[:, 2:4]) + weight * np.log(np.where(valid[:, None], others[:, 2:4], 1)))
+    return np.column_stack([(1 - weight) * boxes[:, :2] + weight * others[:, :2], sides, boxes[:, 4]])
