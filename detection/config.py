@@ -58,7 +58,7 @@ class DetectorConfig:
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     fcos: FcosConfig = field(default_factory=FcosConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=1e-3))
     tiles: TileConfig = field(default_factory=TileConfig)
 
 

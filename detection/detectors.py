@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ def load_detector(folder: Path, config: DetectorConfig) -> Trained:
     """
     document = read_document(folder, DETECTOR, DETECTOR)
     classes = tuple(document["classes"])
+    config = replace(config, backbone=replace(config.backbone, weights=None))  # all weights lie in the folder
     net = build_detector(config, classes, 0)
     fill_network(net, folder, DETECTOR, document)
     return Trained(FcosDetector(net, config.fcos, classes), net, classes, document["facts"])

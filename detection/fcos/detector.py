@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from detection.fcos.config import FcosConfig
-from detection.fcos.network import FcosNet
+from detection.fcos.network import MULTIPLE, FcosNet
 from detection.problem import Detections, Float, Image
 from detection.training.pool import MEAN_RGB
 from vision3d.geometry import rotated
-
-MULTIPLE = 32  # of the sides of what the network sees
 
 
 class FcosDetector:

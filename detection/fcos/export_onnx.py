@@ -18,14 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detection.fcos.detector import MULTIPLE
-from detection.fcos.network import FcosNet
+from detection.fcos.network import MULTIPLE, FcosNet
 from vision3d import atomic
 from vision3d.errors import ConfigError, MissingExtraError
 
 OPSET = 18
 TOLERANCE = 1e-4  # of what the file computes: pixels per pixel of box size, radians, score
-INSTALL = "ONNX export needs onnx, onnxruntime and onnxscript; install them: pip install 'vision3d[onnx]' onnxscript"
+INSTALL = "ONNX export needs onnx, onnxruntime and onnxscript; install them: pip install 'vision3d[onnx]'"
 
 
 class Exported(nn.Module):

@@ -11,8 +11,8 @@ from detection.fcos import angles
 from detection.fcos.assign import assign
 from detection.fcos.config import FcosConfig
 from detection.fcos.network import Answers
-from vision3d.geometry import rotated
-from vision3d.geometry.rotated.gaussian import kld_loss
+from vision3d.geometry.rotated.gaussian import probiou_loss
+from vision3d.geometry.rotated.iou_loss import paired_iou
 
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss (Lin et al., ICCV 2017)
 
@@ -42,10 +42,12 @@ def losses_of(
     terms = {"class": (focal(answers.logits, targets).sum(-1) * counts).sum() / total}
 
     found, wanted = answers.boxes[taken], boxes[mine]
-    shape = kld_loss(found, wanted)
+    iou = paired_iou(found, wanted)
+    # Boxes that are apart have no gradient of their IoU, and Gaussians do not see a square's angle: half of each.
+    shape = (1 - iou + probiou_loss(found, wanted)) / 2
     terms["box"] = config.box_weight * (shape * share).sum() / total
     terms["angle"] = config.angle_weight * (angle_loss(answers.codes[taken], wanted) * share).sum() / total
-    quality = F.binary_cross_entropy_with_logits(answers.quality[taken], overlaps(found, wanted), reduction="none")
+    quality = F.binary_cross_entropy_with_logits(answers.quality[taken], iou.detach(), reduction="none")
     terms["quality"] = config.quality_weight * (quality * share).sum() / total
     return terms
 
@@ -67,9 +69,3 @@ def angle_loss(codes: Tensor, boxes: Tensor) -> Tensor:
     sides = boxes[:, 2:4]
     elongation = 1 - sides.amin(1) / sides.amax(1).clamp_min(1e-6)
     return error[:, :3].mean(1) * elongation + error[:, 3:].mean(1)
-
-
-def overlaps(found: Tensor, wanted: Tensor) -> Tensor:
-    """(P,) exact IoU of boxes in pairs, without a gradient."""
-    pairs = [boxes.detach().cpu().double().numpy() for boxes in (found, wanted)]
-    return torch.from_numpy(rotated.iou_pairs(*pairs)).to(found)

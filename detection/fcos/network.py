@@ -15,6 +15,7 @@ from detection.networks.backbone import build_backbone
 from detection.networks.config import BackboneConfig
 from vision3d.nn.image_encoder import dense_norm
 
+MULTIPLE = 32  # of the sides of what the network sees: the stride of its coarsest level
 PRIOR = 0.01  # score of every cell before training, so that the many empty cells do not drown the rest
 TYPICAL = 4.0  # sides of a box in strides that a size output of 0 stands for
 _LARGEST = 5.0  # of the logarithm of a size, so that a wild output stays a number

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from detection.fcos.config import FcosConfig
 from detection.fcos.losses import losses_of
-from detection.fcos.network import FcosNet
+from detection.fcos.network import MULTIPLE, FcosNet
 from detection.training.config import TrainConfig
 from detection.training.pool import Example, Pool
+from vision3d.errors import ConfigError
 from vision3d.geometry import rotated
 
 
@@ -43,9 +44,14 @@ class FcosTask:
     Args:
         pool: with boxes; their weights, where there are some, are those of the losses.
         train: its ``crop`` must be a multiple of 32.
+
+    Raises:
+        ConfigError: it is not.
     """
 
     def __init__(self, net: FcosNet, pool: Pool, config: FcosConfig, train: TrainConfig) -> None:
+        if train.crop % MULTIPLE:
+            raise ConfigError(f"train.crop is {train.crop}: must be a multiple of {MULTIPLE}")
         self.net = net
         self.pool, self.config, self.train = pool, config, train
 

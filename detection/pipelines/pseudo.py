@@ -118,6 +118,7 @@ def load_labelling(folder: Path, config: LabellerConfig) -> Labelling:
     """
     document = read_document(folder, LABEL, config.method)
     classes = tuple(document["classes"])
+    config = replace(config, backbone=replace(config.backbone, weights=None))  # all weights lie in the folder
     net = build_network(config, classes, UNTRAINED_SEED)
     if net is not None:
         fill_network(net, folder, LABEL, document)

@@ -15,13 +15,13 @@ from torch import nn
 from scene_flow.networks.sctn import Sctn
 from scene_flow.training.batches import Batch, Batches, Prepare
 from scene_flow.training.config import TrainConfig
-from vision3d.nn.team import Team, join
 from scene_flow.training.objective import Loss, loss_of
 from scene_flow.training.scenes import scene_as_known, scene_untouched
 from scene_flow.training.schedule import Schedule
 from scene_flow.training.state import Arrays, TrainState
 from vision3d.contracts import FitContext, Reader
 from vision3d.errors import UserError
+from vision3d.nn.team import Team, join
 
 
 class DivergedError(UserError, ArithmeticError):

@@ -10,8 +10,9 @@ from vision3d.geometry import rotated
 from vision3d.types import BoxTruth, LabeledImage
 
 CLASSES = ("truck", "ship", "tank")
-# Length and width in pixels. All look alike: only the shape tells the class.
-KINDS = ((34.0, 15.0), (48.0, 12.0), (22.0, 21.0))
+# Length and width in pixels, and the colours of the two ends around a grey middle: it takes both ends to tell a class.
+KINDS = ((36.0, 15.0, 0, 1), (42.0, 14.0, 1, 2), (30.0, 14.0, 2, 0))
+COLORS = ((205, 150, 145), (145, 150, 205), (145, 205, 150))
 
 
 class Rectangles:
@@ -60,7 +61,7 @@ class Rectangles:
             if len(boxes) == self.objects:
                 break
             kind = int(rng.integers(3))
-            length, width = KINDS[kind]
+            length, width = KINDS[kind][:2]
             scale = rng.uniform(0.8, 1.25)
             box = np.array([*rng.uniform(22, side - 23, 2), length * scale, width * scale, rng.uniform(-1.57, 1.57)])
             grown = np.array([box + [0, 0, 4, 4, 0]])
@@ -73,7 +74,8 @@ class Rectangles:
             c, s = np.cos(box[4]), np.sin(box[4])
             x, y = (u - box[0]) * c + (v - box[1]) * s, (v - box[1]) * c - (u - box[0]) * s
             part = np.clip(box[2] / 2 - np.abs(x) + 0.5, 0, 1) * np.clip(box[3] / 2 - np.abs(y) + 0.5, 0, 1)
-            color = rng.uniform(165, 235) + rng.normal(0, 10, (side, side, 3))
+            ends = np.where((x < 0)[..., None], COLORS[KINDS[kind][2]], COLORS[KINDS[kind][3]])
+            color = np.where((np.abs(x) > box[2] / 5)[..., None], ends, 175) + rng.normal(0, 30, (side, side, 3))
             image = image * (1 - part[..., None]) + color * part[..., None]
         found = rotated.canonical(np.array(boxes))
         # As clicked: in an ellipse of a tenth of the sides.

@@ -148,7 +148,9 @@ def test_density_lifts_the_floor(size: tuple[float, float]) -> None:
 
 def test_part_inside_the_content() -> None:
     frame = Frame((100, 80), (100, 80), torch.tensor([[-0.5, -0.5, 49.5, 79.5]]))  # the right half is padding
-    boxes = torch.tensor([[[20.0, 40, 20, 10, 0.3], [49.5, 40, 20, 10, 0], [80, 40, 20, 10, 0], [-0.5, -0.5, 20, 20, 0]]])
+    boxes = torch.tensor(
+        [[[20.0, 40, 20, 10, 0.3], [49.5, 40, 20, 10, 0], [80, 40, 20, 10, 0], [-0.5, -0.5, 20, 20, 0]]]
+    )
     found = inside_part(boxes, torch.zeros(1, dtype=torch.long), frame)[0]
     np.testing.assert_allclose(found, [1, 0.5, 0, 0.25], atol=1e-6)
 
@@ -166,8 +168,11 @@ def test_part_inside_agrees_with_clipping() -> None:
     flat = inside_part_turned(upright, (100, 80))[0].numpy()
     assert np.abs(flat - rotated.iof_matrix(boxes * [1, 1, 1, 1, 0], image)[:, 0]).max() < 0.06
     turned = torch.tensor([[[5.0, 40, 10, 4, 1.5]]]).double()
-    assert float(inside_part_turned(turned, (100, 80))) < 0.1 < 0.9 < float(
-        inside_part(turned, torch.zeros(1, dtype=torch.long), frame)
+    assert (
+        float(inside_part_turned(turned, (100, 80)))
+        < 0.1
+        < 0.9
+        < float(inside_part(turned, torch.zeros(1, dtype=torch.long), frame))
     )
 
 

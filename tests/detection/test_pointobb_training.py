@@ -159,9 +159,7 @@ def test_memory_is_bounded_by_leaving_objects_out_and_by_portions() -> None:
     config = replace(SMALL, max_rois=1000, negatives=0)
     task = made(config, Rectangles(1, side=192, objects=18))
     batch = batch_at(task, 10)
-    many = batch._replace(
-        points=batch.points.repeat(8, 1), labels=batch.labels.repeat(8), rows=batch.rows.repeat(8)
-    )
+    many = batch._replace(points=batch.points.repeat(8, 1), labels=batch.labels.repeat(8), rows=batch.rows.repeat(8))
     kept = task._bounded(many)
     assert [int((kept.rows == image).sum()) for image in range(2)] == [14, 14]  # 14 x 70 <= 1000
     sample = Rectangles(1, side=192, objects=18)[0]

@@ -3,6 +3,8 @@
 
 from vision3d.nn import names
 from vision3d.nn.blocks import BasicBlock, Bottleneck, ConvBlock
+from vision3d.nn.feature_pyramid import FeaturePyramid
+from vision3d.nn.image_encoder import ImageEncoder
 from vision3d.nn.minkunet import MinkUNet
 from vision3d.nn.point_transformer import GridPooling, GridUnpooling, PointTransformer
 from vision3d.nn.resnet import SparseResNet
@@ -14,8 +16,10 @@ __all__ = [
     "BasicBlock",
     "Bottleneck",
     "ConvBlock",
+    "FeaturePyramid",
     "GridPooling",
     "GridUnpooling",
+    "ImageEncoder",
     "MinkUNet",
     "PointTransformer",
     "PointTransformerBlock",

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
+from detection.pointobb.class_map.config import ClassMapConfig
 from detection.pointobb.class_map.network import ClassMapNet
 from detection.pointobb.class_map.walk import sample, walk
 from detection.pointobb.views import pad_to_multiple
@@ -39,13 +41,26 @@ class ClassMapLabeller:
         device = self.net.progress.device
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() / 255
         coarse = torch.sigmoid(self.net(pad_to_multiple(pixels))[0])
-        boxes, scores = np.zeros((len(points), 5)), np.zeros(len(points))
-        for kind in np.unique(labels):
-            own = labels == kind
-            fine = functional.interpolate(
-                coarse[None, None, int(kind)], scale_factor=self.net.stride, mode="bilinear", align_corners=False
-            )
-            values = fine[0, 0, :height, :width].float().cpu().numpy()
-            boxes[own] = walk(values, points[own], points, self.net.config)
-            scores[own] = sample(values, points[own, 0], points[own, 1])
-        return boxes, np.clip(scores, 0, 1)
+        return boxes_in_map(coarse, points, labels, (height, width), self.net.stride, self.net.config)
+
+
+def boxes_in_map(
+    coarse: Tensor, points: Float, labels: Int, shape: tuple[int, int], stride: int, config: ClassMapConfig
+) -> tuple[Float, Float]:
+    """Boxes (N, 5) le90 and the map's values at the points (N,).
+
+    Args:
+        coarse: (classes, rows, columns) scores in [0, 1], of an image of ``shape`` (H, W) and what was padded to it.
+        points: (N, 2) pixels; labels: (N,).
+        stride: pixels per cell.
+    """
+    boxes, scores = np.zeros((len(points), 5)), np.zeros(len(points))
+    for kind in np.unique(labels):
+        own = labels == kind
+        fine = functional.interpolate(
+            coarse[None, None, int(kind)], scale_factor=stride, mode="bilinear", align_corners=False
+        )
+        values = fine[0, 0, : shape[0], : shape[1]].float().cpu().numpy()
+        boxes[own] = walk(values, points[own], points, config)
+        scores[own] = sample(values, points[own, 0], points[own, 1])
+    return boxes, np.clip(scores, 0, 1)

@@ -28,15 +28,8 @@ class ClassMapNet(nn.Module):
         super().__init__()
         self.config, self.classes = config, classes
         self.backbone = build_backbone(backbone)
-        channels = self.backbone.channels
-        self.head = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, len(classes), 1)
-        )
+        self.head = map_head(self.backbone.channels, len(classes))
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
-        last = self.head[2]
-        assert isinstance(last, nn.Conv2d) and last.bias is not None
-        nn.init.normal_(last.weight, std=0.01)
-        nn.init.constant_(last.bias, math.log(RARE / (1 - RARE)))
 
     @property
     def stride(self) -> int:
@@ -47,3 +40,12 @@ class ClassMapNet(nn.Module):
         """(B, 3, H, W) float32 in [0, 1], sides multiples of 32 -> (B, classes, H / stride, W / stride) logits."""
         logits: Tensor = self.head(self.backbone(images)[0])
         return logits
+
+
+def map_head(channels: int, classes: int) -> nn.Sequential:
+    """(B, channels, H, W) -> (B, classes, H, W) logits that start at a score of ``RARE``."""
+    last = nn.Conv2d(channels, classes, 1)
+    assert last.bias is not None
+    nn.init.normal_(last.weight, std=0.01)
+    nn.init.constant_(last.bias, math.log(RARE / (1 - RARE)))
+    return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), last)

@@ -56,11 +56,12 @@ def map_loss(logits: Tensor, labels: Tensor, config: ClassMapConfig) -> Tensor:
         logits: (B, C, H, W).
         labels: (B, H, W) classes, BACKGROUND or UNKNOWN; the last do not count.
     """
+    logits = logits.float()  # bfloat16 has too few digits for the logarithm
     classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
     positive = labels[:, None] == classes
     probability = torch.sigmoid(logits)
     wrong = torch.where(positive, 1 - probability, probability)
     weight = torch.where(positive, config.positive, 1 - config.positive) * wrong**config.focus
-    loss = weight * functional.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype), reduction="none")
+    loss = weight * functional.binary_cross_entropy_with_logits(logits, positive.float(), reduction="none")
     known = (labels != UNKNOWN)[:, None]
     return (loss * known).sum() / positive.sum().clamp_min(1)

@@ -15,6 +15,7 @@ from detection.problem import Float, Image
 from vision3d.geometry import rotated
 
 MARK_PX = 1.5  # radius of an object's marker before the network has boxes of its own
+TRUST = 0.15  # in an axis of a network or a class map, over that of a basin: edges tell angles best
 
 
 def basins_of(image: Image, points: Float, boxes: Float | None, config: LayoutConfig) -> Basins:
@@ -42,28 +43,39 @@ def together(parts: Sequence[Basins]) -> Basins:
     )
 
 
-def measured(image: Image, points: Float, boxes: Float, certainty: Float, config: LayoutConfig) -> Float:
-    """Boxes (N, 5) le90 drawn towards what the watershed says, with weight ``config.measure``; 0 leaves them.
+def measured(image: Image, points: Float, boxes: Float, certainty: Float, mapped: Float, config: LayoutConfig) -> Float:
+    """Final boxes (N, 5) le90 from three that err in different ways, and a watershed between the bounds they give.
 
-    First the angle, towards the long axis of the basin that the point has without the box, as far as that is long and
-    full. Then centre and sides, half-way towards that basin; and from there towards the basin that this box marks.
+    A watershed from the points alone finds too little of an object with parts, a class map too much of one on its own,
+    and a network what objects of a class have in common. The angle is the mean of the three axes by how sure each is,
+    centre and sides are plain means; the watershed that this box marks then moves it by ``config.measure``.
 
     Args:
-        certainty: (N,) of the boxes' angles, from 0 to 1.
+        boxes: (N, 5) le90, the network's.
+        certainty: (N,) of their angles, from 0 to 1.
+        mapped: (N, 5) le90, from the class map.
     """
-    part = config.measure
-    if part == 0:
+    if config.measure == 0:
         return boxes
     free = basins_of(image, points, None, config)
     axis, long = free.axes()
     around, _ = free.boxes(axis)
-    full = free.sizes() / np.maximum(around[:, 2] * around[:, 3], 1)
-    pulls = np.stack([(1 - part) * certainty, part * long * np.minimum(full, 1)])
-    known = pulls.sum(0) > 0
-    angle = rotated.axial_mean(np.stack([boxes[:, 4], axis]), np.where(known, pulls, [[1.0], [0.0]]), axis=0)
-    guess = between(np.column_stack([boxes[:, :4], angle]), *free.boxes(angle), 0.5)
-    found = between(guess, *basins_of(image, points, guess, config).boxes(angle), part)
+    full = np.minimum(free.sizes() / np.maximum(around[:, 2] * around[:, 3], 1), 1)
+    pulls = np.stack([TRUST * certainty, TRUST * (1 - mapped[:, 3] / mapped[:, 2]), long * full])
+    pulls[0] += pulls.sum(0) == 0
+    angle = rotated.axial_mean(np.stack([boxes[:, 4], mapped[:, 4], axis]), pulls, axis=0)
+    everywhere = np.ones(len(boxes), bool)
+    guess = between(turned_to(boxes, angle), turned_to(mapped, angle), everywhere, 1 / 2)
+    guess = between(guess, *free.boxes(angle), 1 / 3)
+    found = between(guess, *basins_of(image, points, guess, config).boxes(angle), config.measure)
     return np.asarray(rotated.canonical(found))
+
+
+def turned_to(boxes: Float, angle: Float) -> Float:
+    """Boxes (N, 5) with other angles (N,); w stays the side that is nearer to the angle."""
+    crossed = rotated.angle_distance(boxes[:, 4], angle) > np.pi / 4
+    sides = np.where(crossed[:, None], boxes[:, [3, 2]], boxes[:, 2:4])
+    return np.column_stack([boxes[:, :2], sides, angle])
 
 
 def between(boxes: Float, others: Float, valid: NDArray[np.bool_], part: float) -> Float:

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from detection.pointobb.class_map.config import ClassMapConfig
 from vision3d.errors import ConfigError, check_ranges
 
 
 @dataclass(frozen=True)
 class LayoutConfig:
-    """Bounds from the layout of the points and a watershed of the image (after Point2RBox-v2 and v3).
+    """Bounds from the layout of points, a watershed and a class map (after Point2RBox-v2 and v3, PointOBB-v2).
 
     No option belongs to a class, and no network of another origin is asked.
 
@@ -25,6 +26,7 @@ class LayoutConfig:
         axis_weight: of the loss that turns boxes to the long axis of their basins.
         view_weight: of the loss for boxes that do not follow a flip, turn or scaling of the image.
         level_weight: of the loss that teaches which level of the pyramid answers for an object.
+        map_weight: of the loss of the class map.
         flip: probability that the second view is mirrored; without mirrored views a constant error of the angle
             would cost nothing.
         scale: probability that it is smaller; it is turned otherwise.
@@ -37,8 +39,9 @@ class LayoutConfig:
         blur_px: standard deviation of the blur before the watershed.
         contrast: difference in a channel, of 255, from which on a border between neighbours is background. Where it
             looks like the objects, they touch.
-        measure: weight of the watershed in the final box, in angle and sides; 0 takes the network's box as it is. A
-            network of 240 steps needs 0.75; a longer training bears less.
+        measure: weight of the final watershed against the mean of the network's box, the first watershed and the class
+            map; 0 takes the network's box as it is.
+        map: how the class map is learned, and how boxes are read from it.
     """
 
     hidden: int = 128
@@ -51,6 +54,7 @@ class LayoutConfig:
     axis_weight: float = 1.0
     view_weight: float = 1.0
     level_weight: float = 0.5
+    map_weight: float = 1.0
     flip: float = 0.35
     scale: float = 0.25
     smallest_scale: float = 0.5
@@ -61,9 +65,10 @@ class LayoutConfig:
     blur_px: float = 1.0
     contrast: float = 30.0
     measure: float = 0.75
+    map: ClassMapConfig = field(default_factory=ClassMapConfig)
 
     def __post_init__(self) -> None:
-        weights = ("overlap_weight", "basin_weight", "axis_weight", "view_weight", "level_weight")
+        weights = ("overlap_weight", "basin_weight", "axis_weight", "view_weight", "level_weight", "map_weight")
         check_ranges("layout", self, **dict.fromkeys(weights, (0, 1000)))
         parts = ("touch", "touch_slope", "slack", "flip", "scale", "own_from", "measure")
         check_ranges("layout", self, **dict.fromkeys(parts, (0, 1)))

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detection.pointobb.class_map.labeller import boxes_in_map
 from detection.pointobb.layout.basins import basins_of, measured
 from detection.pointobb.layout.config import LayoutConfig
 from detection.pointobb.layout.network import LayoutNet
@@ -18,14 +19,15 @@ from vision3d.geometry import rotated
 from vision3d.geometry.rotated import gaussian
 
 WINDOW, OVERLAP = 1536, 384  # pixels
-MIRRORS = ((False, False), (True, False), (False, True))  # left-right, up-down
+MIRRORS = ((False, False), (True, False), (False, True), (True, True))  # left-right, up-down
 
 
 class LayoutLabeller:
-    """Implements :class:`detection.problem.Labeller`: the mean box over an image and its two mirror images,
-    then measured by the watershed that it marks.
+    """Implements :class:`detection.problem.Labeller`: network, watershed and class map together.
 
-    The score is how far the three boxes agree: the mean overlap coefficient of each with their mean.
+    The network's box is the mean over an image and its mirror images; how the three come together stands at
+    :func:`~detection.pointobb.layout.basins.measured`. The score is how far the network's boxes agree: the
+    mean overlap coefficient of each with their mean.
     """
 
     def __init__(self, net: LayoutNet) -> None:
@@ -47,13 +49,18 @@ class LayoutLabeller:
         device = self.net.progress.device
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() / 255
         known = torch.from_numpy(labels).long().to(device)
-        views = [self._mirrored(pixels, points, known, *mirror) for mirror in MIRRORS]
+        views, maps = zip(*(self._mirrored(pixels, points, known, *mirror) for mirror in MIRRORS), strict=True)
         boxes, certainty = mean_boxes(np.stack(views))
         score = [gaussian.overlap(torch.from_numpy(view), torch.from_numpy(boxes)).numpy() for view in views]
-        return measured(image, points, boxes, certainty, self.net.config), np.clip(np.mean(score, axis=0), 0, 1)
+        shape, config = (image.shape[0], image.shape[1]), self.net.config
+        mapped, _ = boxes_in_map(torch.sigmoid(maps[0]), points, labels, shape, self.net.strides[0], config.map)
+        found = measured(image, points, boxes, certainty, mapped, config)
+        return found, np.clip(np.mean(score, axis=0), 0, 1)
 
-    def _mirrored(self, pixels: Tensor, points: Float, labels: Tensor, across: bool, down: bool) -> Float:
-        """(N, 5) le90 boxes found in a mirror image, in the pixels of the image itself."""
+    def _mirrored(
+        self, pixels: Tensor, points: Float, labels: Tensor, across: bool, down: bool
+    ) -> tuple[Float, Tensor]:
+        """(N, 5) le90 boxes found in a mirror image, mirrored back, and its class map (classes, rows, columns), not."""
         height, width = pixels.shape[2:]
         axes = [axis for axis, chosen in ((3, across), (2, down)) if chosen]
         at = np.array(points)
@@ -62,17 +69,14 @@ class LayoutLabeller:
         places = torch.from_numpy(at).float().to(pixels.device)
         answers = self.net(pad_to_multiple(pixels.flip(axes)), places, labels, torch.zeros_like(labels))
         found = answers.at(answers.best()).cpu().double().numpy()
-        if not axes:
-            return np.asarray(rotated.canonical(found))
-        return np.asarray(rotated.flipped(found, (width, height), across, down))
+        return np.asarray(rotated.flipped(found, (width, height), across, down)), answers.scores[0]
 
 
 class WatershedLabeller:
     """Implements :class:`detection.problem.Labeller` without any training: the box of each point's watershed basin.
 
-    The smallest rectangle around the basin where that is longer than wide, along the basin's long axis otherwise.
-    Where the basin is too small, a square of half the spacing of the points stands in, with score 0; the score is the
-    part of its box that a basin fills.
+    The smallest rectangle around the basin. Where that is too small, a square of half the spacing of the points stands
+    in, with score 0; the score is the part of its box that a basin fills.
     """
 
     def __init__(self, config: LayoutConfig | None = None) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from detection.networks.backbone import build_backbone
 from detection.networks.config import BackboneConfig
 from detection.pointobb import angle_coder
+from detection.pointobb.class_map.network import map_head
 from detection.pointobb.layout.config import LayoutConfig
 from detection.pointobb.layout.levels import UNIT
 
@@ -27,10 +28,12 @@ class Answers(NamedTuple):
     Attributes:
         boxes: (N, levels, 5) pixels; theta in [-pi/2, pi/2), w and h in any order.
         levels: (N, levels) logits of the level to believe.
+        scores: (B, classes, H / 4, W / 4) logits of the class map.
     """
 
     boxes: Tensor
     levels: Tensor
+    scores: Tensor
 
     def best(self) -> Tensor:
         """(N,) the level that each point is best answered by."""
@@ -42,7 +45,7 @@ class Answers(NamedTuple):
 
 
 class LayoutNet(nn.Module):
-    """Backbone, and two layers per point and level that all levels share.
+    """Backbone, two layers per point and level that all levels share, and a map of classes over the finest level.
 
     Attributes:
         progress: (), float64, part of the training that is done; set by the training loop and kept with the weights.
@@ -60,6 +63,7 @@ class LayoutNet(nn.Module):
         self.norm = nn.LayerNorm(config.hidden)
         self.second = nn.Linear(config.hidden, config.hidden)
         self.out = nn.Linear(config.hidden, 2 + 2 + angle_coder.STEPS + 1)
+        self.map = map_head(self.backbone.channels, len(classes))
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
         nn.init.normal_(self.kind.weight, std=0.1)
         nn.init.normal_(self.out.weight, std=0.01)
@@ -83,7 +87,8 @@ class LayoutNet(nn.Module):
             labels: (N,) classes.
             rows: (N,) the image of each point.
         """
-        levels = [self.narrow(level) for level in self.backbone(images)]
+        pyramid = self.backbone(images)
+        levels = [self.narrow(level) for level in pyramid]
         read = torch.stack([_read(level, s, points, rows) for level, s in zip(levels, self.strides)], 1)
         hidden = functional.relu(self.norm(self.first(read)) + self.kind(labels)[:, None])
         raw = self.out(functional.relu(self.second(hidden))).float()
@@ -94,7 +99,8 @@ class LayoutNet(nn.Module):
         c, s = torch.cos(theta), torch.sin(theta)
         x = points[:, None, 0] + shift[..., 0] * c - shift[..., 1] * s
         y = points[:, None, 1] + shift[..., 0] * s + shift[..., 1] * c
-        return Answers(torch.stack([x, y, sides[..., 0], sides[..., 1], theta], -1), raw[..., 7])
+        boxes = torch.stack([x, y, sides[..., 0], sides[..., 1], theta], -1)
+        return Answers(boxes, raw[..., 7], self.map(pyramid[0]))
 
 
 def _read(level: Tensor, stride: int, points: Tensor, rows: Tensor) -> Tensor:

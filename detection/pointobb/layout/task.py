@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from detection.pointobb.class_map.labels import label_map
+from detection.pointobb.class_map.task import map_loss
 from detection.pointobb.layout.basins import basins_of, together
 from detection.pointobb.layout.config import LayoutConfig
 from detection.pointobb.layout.consistency import draw_view, make_view, view_loss
@@ -20,6 +22,7 @@ from detection.pointobb.layout.network import LayoutNet
 from detection.pointobb.layout.overlap import overlap_loss
 from detection.pointobb.layout.watershed import Basins
 from detection.pointobb.views import Frame
+from detection.problem import Int
 from detection.training.config import TrainConfig
 from detection.training.pool import Example, Pool
 from vision3d.geometry.rotated import gaussian
@@ -34,6 +37,7 @@ class Batch(NamedTuple):
     rows: Tensor  # (N,) ascending: the crop of each point
     view: tuple[str, float]
     crops: tuple[Example, ...]
+    map_labels: Tensor  # (B, H / 4, W / 4) classes, background or unknown
 
 
 class Targets(NamedTuple):
@@ -68,10 +72,16 @@ class LayoutTask:
             rows=torch.repeat_interleave(torch.tensor([len(crop.points) for crop in crops])),
             view=draw_view(self.config, rng),
             crops=crops,
+            map_labels=torch.from_numpy(np.stack([self._map_labels(crop) for crop in crops])),
         )
 
+    def _map_labels(self, crop: Example) -> Int:
+        stride = self.net.strides[0]
+        shape = (crop.image.shape[0] // stride, crop.image.shape[1] // stride)
+        return label_map(crop.points, crop.labels, shape, stride, self.config.map)
+
     def losses(self, batch: Batch, step: int, steps: int) -> Mapping[str, Tensor]:
-        """Weighted terms: overlap, basin, axis, view, level. Both views of an object are held to its basin."""
+        """Weighted terms: overlap, basin, axis, view, map, level. Both views of an object are held to its basin."""
         config, net = self.config, self.net
         answers = net(batch.images, batch.points, batch.labels, batch.rows)
         levels, basins, free = self._measure(batch, answers.at(answers.best()).detach())
@@ -94,6 +104,7 @@ class LayoutTask:
             "basin": config.basin_weight * torch.stack(lower).mean(),
             "axis": config.axis_weight * torch.stack(axis).mean(),
             "view": config.view_weight * view_loss(boxes[shown], seen_boxes, frame),
+            "map": config.map_weight * map_loss(answers.scores, batch.map_labels, config.map),
             "level": config.level_weight * torch.stack(level).sum() / max(len(levels) + len(seen_levels), 1),
         }
 
