@@ -48,7 +48,8 @@ def measured(image: Image, points: Float, boxes: Float, certainty: Float, mapped
 
     A watershed from the points alone finds too little of an object with parts, a class map too much of one on its own,
     and a network what objects of a class have in common. The angle is the mean of the three axes by how sure each is,
-    centre and sides are plain means; the watershed that this box marks then moves it by ``config.measure``.
+    centre and sides are medians, number by number: one of the three may be far off. The watershed that this box marks
+    then moves it by ``config.measure``.
 
     Args:
         boxes: (N, 5) le90, the network's.
@@ -64,9 +65,9 @@ def measured(image: Image, points: Float, boxes: Float, certainty: Float, mapped
     pulls = np.stack([TRUST * certainty, TRUST * (1 - mapped[:, 3] / mapped[:, 2]), long * full])
     pulls[0] += pulls.sum(0) == 0
     angle = rotated.axial_mean(np.stack([boxes[:, 4], mapped[:, 4], axis]), pulls, axis=0)
-    everywhere = np.ones(len(boxes), bool)
-    guess = between(turned_to(boxes, angle), turned_to(mapped, angle), everywhere, 1 / 2)
-    guess = between(guess, *free.boxes(angle), 1 / 3)
+    own = turned_to(boxes, angle)
+    basin, valid = free.boxes(angle)
+    guess = np.median([own, turned_to(mapped, angle), np.where(valid[:, None], basin, own)], axis=0)
     found = between(guess, *basins_of(image, points, guess, config).boxes(angle), config.measure)
     return np.asarray(rotated.canonical(found))
 

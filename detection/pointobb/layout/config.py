@@ -39,8 +39,8 @@ class LayoutConfig:
         blur_px: standard deviation of the blur before the watershed.
         contrast: difference in a channel, of 255, from which on a border between neighbours is background. Where it
             looks like the objects, they touch.
-        measure: weight of the final watershed against the mean of the network's box, the first watershed and the class
-            map; 0 takes the network's box as it is.
+        measure: weight of the final watershed against the median of the network's box, the first watershed and the
+            class map; 0 takes the network's box as it is.
         map: how the class map is learned, and how boxes are read from it.
     """
 
