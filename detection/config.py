@@ -34,7 +34,7 @@ class LabellerConfig:
         layout: options of method layout.
         pointobb: options of methods seed and bags.
         class_map: options of method class-map.
-        train: of that network.
+        train: of that network. The learning rate suits layout and class-map; seed and bags want 5e-4.
     """
 
     method: Method = "layout"
@@ -42,7 +42,7 @@ class LabellerConfig:
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     pointobb: PointObbConfig = field(default_factory=PointObbConfig)
     class_map: ClassMapConfig = field(default_factory=ClassMapConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=2e-3))
 
 
 @dataclass(frozen=True)
