@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """From points to a detector on generated aerial scenes: the published method, ours, and no training, over seeds.
 
-    python benchmarks/oriented_boxes.py [--seeds 3] [--methods untrained watershed seed layout] [--jobs 2] [--out FOLDER]
+    python benchmarks/oriented_boxes.py [--seeds 3] [--methods untrained seed layout ...] [--jobs 2] [--out FOLDER]
 
 For each seed: a labeller learns from the points of the training scenes, its boxes for the points of held-out scenes
 are measured (mean IoU), its boxes for the training scenes teach a detector, and that is measured on the held-out
 scenes, which it sees without points (AP50). Every step is a command that a user would type; its answer is kept below
---out, so an interrupted run goes on. ``untrained`` is the network of ``seed`` with random weights, ``watershed`` uses no
-network for labelling; the detector is trained in the same way for all.
+--out, so an interrupted run goes on. ``untrained`` is the network of ``seed`` with random weights, ``watershed`` uses
+no network for labelling; the detector is trained in the same way for all.
 """
 
 from __future__ import annotations

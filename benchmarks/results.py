@@ -223,6 +223,19 @@ def main() -> None:
             "Scene flow: time and memory of the full-size SCTN",
             lambda: script("scene_flow_scaling", "--data", str(data)),
         ),
+        "oriented-aerial": (
+            "Oriented detection: points to a detector on generated scenes",
+            lambda: script("oriented_boxes"),
+        ),
+        "oriented-dota": (
+            "Oriented detection: points to boxes on four DOTA images, learned from the same images",
+            lambda: script("oriented_dota", str(data / "dota_full")),
+        ),
+        "rotated-boxes": (
+            "Rotated boxes: overlap and suppression beside Shapely and OpenCV",
+            lambda: ["```", *script("rotated_boxes"), "```"],
+        ),
+        "tiling": ("Tiles of large images: cutting and merging", lambda: ["```", *script("tiling"), "```"]),
     }
     pages = WORK / "sections"
     pages.mkdir(exist_ok=True)

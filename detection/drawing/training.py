@@ -92,3 +92,25 @@ def angle_sheet(
         r, g, b = angle_colors(np.array([angle]))[0]
         keys.append(Key(f"{text}°", (int(r), int(g), int(b))))
     return with_legend(frame.picture, "angle of each cell, clockwise from the right", keys)
+
+
+def sight_sheets(
+    picture: Picture,
+    image: NDArray[np.uint8],
+    point: Float,
+    bag: Float,
+    scores: Float,
+    chosen: Float | None,
+    angles: Float,
+    stride: int,
+) -> Picture:
+    """(h, w, 3) uint8 RGB: a picture of results, below it one bag and the angles of all cells."""
+    sheets = [picture, bag_sheet(image, point, bag, scores, chosen), angle_sheet(image, angles, stride)]
+    width = max(sheet.shape[1] for sheet in sheets)
+    return np.concatenate([_widened(sheet, width) for sheet in sheets])
+
+
+def _widened(picture: Picture, width: int) -> Picture:
+    found = np.full((picture.shape[0], width, 3), 255, np.uint8)
+    found[:, : picture.shape[1]] = picture
+    return found

@@ -20,7 +20,7 @@ from detection.pipelines.pseudo import label_sample, load_labelling, save_labell
 from detection.problem import Detections
 from detection.training.store import save_network
 from vision3d.contracts import FitContext, Reader
-from vision3d.types import BoxResult, LabeledImage
+from vision3d.types import BoxResult, BoxTruth, LabeledImage
 
 PSEUDO = "pseudo boxes"
 
@@ -82,6 +82,12 @@ class ChainPipeline(BoxPipeline[ChainConfig]):
         if self._untrained:
             model = self._fresh = self._fresh or self._with_random_weights(model)
         return self._detection.step(model, sample, previous)
+
+    def draw(
+        self, model: Trained, sample: LabeledImage, result: BoxResult, truth: BoxTruth | None = None
+    ) -> NDArray[np.uint8]:
+        """As a detector's results are drawn."""
+        return self._detection.draw(model, sample, result, truth)
 
     def baselines(self) -> Mapping[str, ChainPipeline]:
         """The detector with random weights."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detection.config import RotatedFcosConfig
 from detection.detectors import DETECTOR, Trained, fit_detector, load_detector
@@ -52,6 +53,16 @@ class DetectorPipeline(BoxPipeline[RotatedFcosConfig]):
         began_s = time.perf_counter()
         found = tiled_detect(model.detector, sample.image, self.config.detector.tiles)
         return box_result(sample, found, model.classes, began_s, {"not_taught": unknown} if unknown else None)
+
+    def draw(
+        self, model: Trained, sample: LabeledImage, result: BoxResult, truth: BoxTruth | None = None
+    ) -> NDArray[np.uint8]:
+        """The boxes found; with a truth, in the colours of what became of them, and missed objects dashed."""
+        from detection.drawing.sheet import draw_boxes, verdict_sheet
+
+        return (
+            draw_boxes(sample, result) if truth is None else verdict_sheet(sample, result, truth, self.config.metrics)
+        )
 
     def describe(self, model: Trained) -> Mapping[str, Any]:
         """Facts about a detector for ``vision3d inspect``."""

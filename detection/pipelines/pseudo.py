@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detection.config import LabellerConfig, PseudoBoxesConfig
 from detection.labelling import LABEL, Labelling, build_network, fit_labeller, make_labeller
 from detection.pipelines.common import BoxPipeline, box_result, require_classes, require_points
-from detection.problem import Detections
+from detection.problem import Detections, Int
 from detection.training.store import fill_network, read_document, save_network, write_document
 from vision3d.contracts import FitContext, Reader
-from vision3d.types import BoxResult, LabeledImage
+from vision3d.types import BoxResult, BoxTruth, LabeledImage
 
 UNTRAINED_SEED = 0
 
@@ -63,6 +64,28 @@ class PseudoPipeline(BoxPipeline[PseudoBoxesConfig]):
         extra = {"method": "untrained" if self._untrained else self.config.labeller.method}
         return box_result(sample, found, sample.classes, began_s, extra)
 
+    def draw(
+        self, model: Labelling | None, sample: LabeledImage, result: BoxResult, truth: BoxTruth | None = None
+    ) -> NDArray[np.uint8]:
+        """Boxes and points; with a truth, boxes in the colours of their IoU. PointOBB adds a bag and its angles."""
+        from detection.drawing.sheet import draw_boxes, overlay_sheet
+
+        picture = draw_boxes(sample, result) if truth is None else overlay_sheet(sample, result, truth)
+        if model is None or self._untrained or self.config.labeller.method not in ("seed", "bags"):
+            return picture
+        from detection.drawing.training import sight_sheets
+        from detection.pointobb.explain import sight
+        from detection.pointobb.network import PointObbNet
+
+        assert isinstance(model.net, PointObbNet) and sample.points is not None and sample.labels is not None
+        if not len(sample.points):
+            return picture
+        seen = sight(model.net, sample.image, sample.points, known_labels(model, sample), 0)
+        chosen = None if result.boxes is None else result.boxes[0]
+        return sight_sheets(
+            picture, sample.image, sample.points[0], seen.bag, seen.scores, chosen, seen.angles, seen.stride
+        )
+
     def baselines(self) -> Mapping[str, PseudoPipeline]:
         """The same network untrained, and the watershed without any network."""
         found = {}
@@ -94,12 +117,22 @@ def label_sample(labelling: Labelling, sample: LabeledImage) -> Detections:
         DataError: a point's class is unknown to the labeller.
     """
     assert sample.points is not None and sample.labels is not None
+    boxes, scores = labelling.labeller.label(sample.image, sample.points, known_labels(labelling, sample))
+    ids = np.arange(len(boxes)) if sample.ids is None else sample.ids
+    return Detections(boxes, scores, sample.labels, ids)
+
+
+def known_labels(labelling: Labelling, sample: LabeledImage) -> Int:
+    """(N,) the classes of a sample's points in the labeller's list.
+
+    Raises:
+        DataError: one of them is unknown to the labeller.
+    """
+    assert sample.labels is not None
     require_classes(sample, labelling.classes, sample.labels)
     places = {name: place for place, name in enumerate(labelling.classes)}
     known = np.array([places.get(name, -1) for name in sample.classes], dtype=np.int64)
-    boxes, scores = labelling.labeller.label(sample.image, sample.points, known[sample.labels])
-    ids = np.arange(len(boxes)) if sample.ids is None else sample.ids
-    return Detections(boxes, scores, sample.labels, ids)
+    return known[sample.labels]
 
 
 def save_labelling(folder: Path, labelling: Labelling, method: str) -> None:
