@@ -169,6 +169,8 @@ class ReaderSpec:
         open: path (or URI) and options -> Reader; raises DataError with the file at fault.
         card: name of the YAML card in ``datasets/``, empty for a plain format.
         check: path -> problems, one line each; empty when all is well.
+        lenient: source -> source that leaves out and counts bad parts of samples (labels of an image, say) where the
+            whole sample would be bad; taken under ``--skip-bad``.
     """
 
     name: str
@@ -179,6 +181,7 @@ class ReaderSpec:
     card: str = ""
     check: Callable[[str], list[str]] | None = None
     extras: tuple[str, ...] = ()
+    lenient: Callable[[str], str] | None = None
 
 
 @dataclass(frozen=True)

@@ -219,3 +219,33 @@ def test_images_without_points_and_without_boxes_are_told_what_to_do(
     assert main(["fit", "rotated-fcos", "plain", "--out", "other"]) == 2
     assert "no boxes to train on" in capsys.readouterr().err
     assert not Path("model").exists()
+
+
+def test_bad_labels_stop_a_run_and_are_counted_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import cv2
+
+    monkeypatch.chdir(tmp_path)
+    for folder in ("data/images", "data/labelTxt"):
+        Path(folder).mkdir(parents=True)
+    cv2.imwrite("data/images/a.png", np.full((64, 64, 3), 90, np.uint8))
+    good = "10 10 40 10 40 25 10 25 ship 0\n"
+    crossed, narrow, foreign, short = (
+        "10 10 40 25 40 10 10 25 ship 0\n",
+        "10 10 40 10 40 10.4 10 10.4 ship 0\n",
+        "10 10 40 10 40 25 10 25 zebra 0\n",
+        "10 10 40 10 40 25 10 ship 0\n",
+    )
+    Path("data/labelTxt/a.txt").write_bytes((good + crossed + narrow + foreign + short).replace("\n", "\r\n").encode())
+    assert main(["eval", "oracle", "data", "--pictures", "0"]) == 2
+    err = capsys.readouterr().err
+    assert "a.txt" in err
+    assert "line 2" in err
+    assert "Traceback" not in err
+    found = values(run(capsys, "eval", "oracle", "data", "--pictures", "0", "--skip-bad"))
+    assert found["ap50"] == 1.0
+    assert main(["eval", "oracle", "data", "--pictures", "0", "--skip-bad"]) == 0
+    err = capsys.readouterr().err
+    assert "4 bad labels left out" in err, err
+    assert "line 2" in err

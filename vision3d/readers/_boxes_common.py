@@ -9,7 +9,7 @@ Options that all of them take after '?':
   with the box; 0 takes the centre. ``seed=0`` of that draw;
 - ``points=FOLDER``: points that a person clicked, a file per image; ``points/`` beside the images is found without it.
   ``points=drawn`` passes over such a folder;
-- ``skip_lines=1``: leave bad lines out and count them. Without it one bad line makes the image bad.
+- ``skip_lines=1``: leave bad lines out and count them, as ``--skip-bad`` does. Otherwise one makes its image bad.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vision3d.readers._boxes_objects import Objects, duplicates, judge
 from vision3d.readers._boxes_points import Clicks, drawn_points, matched_rows, place_clicks, read_clicks
 from vision3d.readers._boxes_records import BoxRecord, Entry, clicks_file, fitted, require_unique
 from vision3d.readers._images import resize_image
-from vision3d.readers._source import bounded, flag
+from vision3d.readers._source import bounded, flag, split_source
 from vision3d.types.images import BoxTruth, Float, Int, LabeledImage
 
 REMEDY = "?classes=a,b,c names the classes, ?classes=auto takes those of the labels"
@@ -51,6 +51,14 @@ OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "points": Path,
     "skip_lines": flag,
 }
+
+
+def lenient(source: str) -> str:
+    """The source with ``skip_lines=1``, unless it says something about bad lines itself."""
+    path, options = split_source(source)
+    if "skip_lines" in options:
+        return source
+    return f"{source}{'&' if path != source else '?'}skip_lines=1"
 
 
 class BoxReader:

@@ -27,7 +27,7 @@ from typing import Any
 from vision3d.contracts import DataConfig, ReaderSpec
 from vision3d.errors import ConfigError, DataError
 from vision3d.readers._boxes_common import OPTIONS as COMMON
-from vision3d.readers._boxes_common import BoxReader, check_boxes
+from vision3d.readers._boxes_common import BoxReader, check_boxes, lenient
 from vision3d.readers._boxes_objects import Objects
 from vision3d.readers._boxes_records import BoxRecord
 from vision3d.readers._poses import read_text
@@ -226,4 +226,5 @@ SPEC = ReaderSpec(
     match=match,
     open=CocoReader,
     check=check,
+    lenient=lenient,
 )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vision3d.contracts import DataConfig, ReaderSpec
 from vision3d.errors import DataError
-from vision3d.readers._boxes_common import OPTIONS, BoxReader, check_boxes
+from vision3d.readers._boxes_common import OPTIONS, BoxReader, check_boxes, lenient
 from vision3d.readers._boxes_images import images_by_name
 from vision3d.readers._boxes_objects import Objects
 from vision3d.readers._boxes_records import BoxRecord
@@ -128,4 +128,5 @@ SPEC = ReaderSpec(
     open=DiorReader,
     card="dior-r",
     check=check,
+    lenient=lenient,
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 from vision3d.contracts import DataConfig, ReaderSpec
 from vision3d.errors import DataError
 from vision3d.readers._boxes_common import OPTIONS as COMMON
-from vision3d.readers._boxes_common import BoxReader, check_boxes
+from vision3d.readers._boxes_common import BoxReader, check_boxes, lenient
 from vision3d.readers._boxes_objects import Objects
 from vision3d.readers._boxes_records import BoxRecord, box_records, read_class_file
 from vision3d.readers._common import require_split
@@ -71,4 +71,5 @@ SPEC = ReaderSpec(
     match=match,
     open=PointsReader,
     check=check,
+    lenient=lenient,
 )

@@ -17,7 +17,7 @@ from typing import Any
 
 from vision3d.contracts import DataConfig, ReaderSpec
 from vision3d.errors import ConfigError, DataError
-from vision3d.readers._boxes_common import OPTIONS, BoxReader, check_boxes
+from vision3d.readers._boxes_common import OPTIONS, BoxReader, check_boxes, lenient
 from vision3d.readers._boxes_objects import Objects
 from vision3d.readers._boxes_points import number_or_none, text_lines
 from vision3d.readers._boxes_records import BoxRecord, box_records, read_class_file
@@ -169,4 +169,5 @@ SPEC = ReaderSpec(
     match=match,
     open=YoloReader,
     check=check,
+    lenient=lenient,
 )

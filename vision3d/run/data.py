@@ -89,6 +89,8 @@ def open_data(
     registry.require_extras("reader", spec.name, spec.extras)
     # The reader always reports bad samples instead of raising, so that one outside the selection does no harm;
     # selection is the runner's, so that it means the same for every reader.
+    if config.skip_bad and spec.lenient is not None:
+        path = spec.lenient(path)
     reader = spec.open(path, replace(config, select="::", skip_bad=True))
     for note in getattr(reader, "notes", ()):
         console.note(f"{spec.name}: {note}")
