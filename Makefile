@@ -23,6 +23,7 @@ $(READY): pyproject.toml .ci/constraints.txt .ci/system-packages $(NATIVE)
 
 demo: setup
 	$(BIN)/vision3d eval sctn 'bodies:boxes?scenes=4&points=4096' --split test --seeds 1 --pictures 2
+	$(BIN)/vision3d eval pseudo-boxes 'aerial:mixed?scenes=6' --labeller.method watershed --pictures 3
 	$(BIN)/vision3d fit favor 'synthetic:room?frames=40' --split train --out demo/map --overwrite
 	$(BIN)/vision3d eval favor 'synthetic:room?frames=40' --split test --model demo/map --baselines --pictures 6
 	@echo "open runs/latest/report.html"
@@ -40,6 +41,8 @@ bench: setup
 	$(BIN)/vision3d bench sparse --quick
 	$(BIN)/python benchmarks/voxel_rendering.py
 	$(BIN)/python benchmarks/query_speed.py
+	$(BIN)/python benchmarks/rotated_boxes.py
+	$(BIN)/python benchmarks/tiling.py
 
 experiments: setup
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow

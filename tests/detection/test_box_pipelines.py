@@ -249,3 +249,30 @@ def test_bad_labels_stop_a_run_and_are_counted_where_that_is_asked_for(
     err = capsys.readouterr().err
     assert "4 bad labels left out" in err, err
     assert "line 2" in err
+
+
+def test_results_of_tiles_are_merged_and_wrong_files_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import cv2
+
+    monkeypatch.chdir(tmp_path)
+    for folder in ("data/images", "data/labelTxt", "results"):
+        Path(folder).mkdir(parents=True)
+    cv2.imwrite("data/images/a.png", np.full((128, 200, 3), 90, np.uint8))
+    Path("data/labelTxt/a.txt").write_text("110 10 150 10 150 25 110 25 ship 0\n20 60 60 60 60 75 20 75 ship 0\n")
+    # The first object lies in both of two tiles that begin at x = 0 and x = 72, the second in one.
+    first, again = "110 10 150 10 150 25 110 25", "38 10 78 10 78 25 38 25"
+    second = "20 60 60 60 60 75 20 75"
+    rows = [("0", "0.9", first), ("72", "0.8", again), ("0", "0.7", second)]
+    Path("results/Task1_ship.txt").write_text("".join(f"a__128__{x}___0 {score} {quad}\n" for x, score, quad in rows))
+    found = values(run(capsys, "eval", "detections", "data", "--results", "results", "--pictures", "0"))
+    assert found["ap50"] == 1.0
+    assert found["mean_iou"] == pytest.approx(1.0)
+    assert main(["eval", "detections", "data", "--pictures", "0"]) == 2
+    assert "needs --results" in capsys.readouterr().err
+    Path("results/Task1_ship.txt").write_text("a 0.9 1 2 3\n")
+    assert main(["eval", "detections", "data", "--results", "results", "--pictures", "0"]) == 2
+    err = capsys.readouterr().err
+    assert "Task1_ship.txt" in err
+    assert "Traceback" not in err
