@@ -45,7 +45,9 @@ def build_network(config: LabellerConfig, classes: tuple[str, ...], seed: int) -
         if config.method in ("seed", "bags"):
             from detection.pointobb.network import PointObbNet
 
-            return PointObbNet(bag_config(config), config.backbone, classes)
+            net = PointObbNet(bag_config(config), config.backbone, classes)
+            net.side_px.fill_(float(config.train.crop))  # untrained, it is offered the same boxes as trained
+            return net
     return None
 
 

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from detection.fcos.config import FcosConfig
 from detection.fcos.losses import losses_of
-from detection.fcos.network import MULTIPLE, FcosNet
-from detection.training.config import TrainConfig
+from detection.fcos.network import FcosNet
+from detection.training.config import TrainConfig, require_multiple
 from detection.training.pool import Example, Pool
-from vision3d.errors import ConfigError
 from vision3d.geometry import rotated
 
 
@@ -50,8 +49,7 @@ class FcosTask:
     """
 
     def __init__(self, net: FcosNet, pool: Pool, config: FcosConfig, train: TrainConfig) -> None:
-        if train.crop % MULTIPLE:
-            raise ConfigError(f"train.crop is {train.crop}: must be a multiple of {MULTIPLE}")
+        require_multiple(train)
         self.net = net
         self.pool, self.config, self.train = pool, config, train
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from detection.config import Format
 from detection.problem import Detections
 from vision3d.atomic import whole_file
@@ -16,6 +18,7 @@ from vision3d.geometry import rotated
 from vision3d.types import BoxResult
 
 DIFFICULT_BELOW = 0.05  # PointOBB marks pseudo boxes of lower scores as difficult
+SMALLEST = 2.0  # and leaves out those with a shorter side, in pixels
 
 
 def write_results(results: Sequence[BoxResult], folder: Path, formats: Sequence[Format]) -> list[Path]:
@@ -59,7 +62,8 @@ def write_label_files(
 ) -> list[Path]:
     """``labelTxt/<name>.txt`` in DOTA's format and ``classes.txt``, which the reader ``dota`` takes as labels.
 
-    Coordinates have six decimals; boxes with lower scores than ``difficult_below`` are marked difficult.
+    Coordinates have six decimals; boxes with lower scores than ``difficult_below`` are marked difficult. Boxes with a
+    side below 2 px are left out: no reader takes them as labels.
 
     Raises:
         UserError: an image's name cannot be a file's.
@@ -69,6 +73,7 @@ def write_label_files(
     written = []
     for name, boxes in zip(names, found):
         lines = []
+        boxes = boxes[boxes.boxes[:, 2:4].min(axis=1, initial=np.inf) >= SMALLEST]
         for corners, score, label in zip(rotated.corners(boxes.boxes), boxes.scores, boxes.labels):
             numbers = " ".join(f"{value:.6f}" for value in corners.ravel())
             lines.append(f"{numbers} {classes[label]} {int(score < difficult_below)}\n")

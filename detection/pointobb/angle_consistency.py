@@ -16,7 +16,7 @@ from detection.pointobb.angle_coder import wrap
 BETA = 0.1
 
 
-def angle_loss(first: Tensor, second: Tensor, rotation: float, flip: bool, counts: Tensor) -> Tensor:
+def angle_loss(first: Tensor, second: Tensor, rotation: float, flip: bool, paired: Tensor, directed: Tensor) -> Tensor:
     """Mean smooth L1 (beta 0.1) between the angle expected in the second view and the one found there.
 
     Args:
@@ -24,10 +24,11 @@ def angle_loss(first: Tensor, second: Tensor, rotation: float, flip: bool, count
         second: (G,) radians in the view.
         rotation: of the view, radians clockwise on screen.
         flip: the view is a mirror image (and not rotated).
-        counts: (G,) bool: objects in both views that have a direction.
+        paired: (G,) bool: objects in both views; the mean is over these.
+        directed: (G,) bool: objects with a direction; the others' loss is 0.
     """
     difference = wrap(first + second) if flip else wrap(first + rotation - second)
     loss = functional.smooth_l1_loss(
         difference, difference.new_zeros(()).expand_as(difference), reduction="none", beta=BETA
     )
-    return (loss * counts).sum() / counts.sum().clamp_min(1)
+    return (loss * (paired & directed)).sum() / paired.sum().clamp_min(1)

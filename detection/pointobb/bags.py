@@ -93,7 +93,7 @@ def base_bag(points: Tensor, scales: Tensor, ratios: tuple[float, ...], borders:
 def refine_bag(boxes: Tensor, factors: tuple[float, ...], shift: float) -> Tensor:
     """(G, F * F * 5, 5) around (G, 5): every pair of factors on (w, h), each at the centre and shifted both ways.
 
-    The shifts are ``shift`` times w in x and times h in y, in the image's axes, of the box before scaling. The angle
+    The shifts are ``shift`` times w in x and times h in y, in the image's axes, of the box after scaling. The angle
     stays. Size-major; the positions are centre, left, right, up, down.
     """
     f = torch.tensor(factors, dtype=boxes.dtype, device=boxes.device)
@@ -102,7 +102,8 @@ def refine_bag(boxes: Tensor, factors: tuple[float, ...], shift: float) -> Tenso
     dy = torch.tensor([0.0, 0.0, 0.0, -1.0, 1.0], dtype=boxes.dtype, device=boxes.device) * shift
     cx, cy, w, h, theta = (column[:, None, None] for column in boxes.unbind(1))
     shape = (len(boxes), len(fw), len(dx))
-    parts = (cx + dx * w, cy + dy * h, fw[:, None] * w, fh[:, None] * h, theta)
+    wide, high = fw[:, None] * w, fh[:, None] * h
+    parts = (cx + dx * wide, cy + dy * high, wide, high, theta)
     return torch.stack([part.expand(shape) for part in parts], -1).flatten(1, 2)
 
 

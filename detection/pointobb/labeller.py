@@ -9,6 +9,7 @@ import torch
 from detection.pointobb.bags import Bags, base_bag, base_scales
 from detection.pointobb.dense_to_sparse import assign_angles, level_angles
 from detection.pointobb.network import PointObbNet
+from detection.pointobb.refine import mean_angles
 from detection.pointobb.schedule import Phase
 from detection.pointobb.views import original, pad_to_multiple
 from detection.pointobb.windows import label_in_windows
@@ -58,7 +59,7 @@ class PointObbLabeller:
             near = net.codes(features, at, rows)
             angles = level_angles(near.sums, near.numbers, near.nearest)
             angles = torch.where(net.round_classes[known][:, None], 0.0, angles)
-        found, scores = [], []
+        coarse_boxes, found, scores = [], [], []
         # The second bag is the larger one; portions keep the memory of all that is made per proposal bounded.
         portion = max(1, config.max_rois // (5 * len(config.factors) ** 2))
         for start in range(0, len(at), portion):
@@ -67,8 +68,13 @@ class PointObbLabeller:
             if angles is not None:
                 boxes = assign_angles(boxes, angles[part], config.level_unit_px)
             bags = Bags(boxes, torch.ones_like(boxes[..., 0], dtype=torch.bool), rows[part])
-            coarse, _ = net.found(net.score(features, bags, 0), known[part], frame.size)
-            second = net.second_bag(coarse, rows[part], frame)
+            coarse_boxes.append(net.found(net.score(features, bags, 0), known[part], frame.size)[0])
+        coarse_all = torch.cat(coarse_boxes)
+        mean_angle = mean_angles(coarse_all[:, 4], rows)
+        for start in range(0, len(at), portion):
+            part = slice(start, start + portion)
+            coarse = coarse_all[part]
+            second = net.second_bag(coarse, rows[part], frame, mean_angle[part])
             fine, score = net.found(net.score(features, second, 1), known[part], frame.size)
             none = ~second.valid.any(1)
             found.append(torch.where(none[:, None], coarse, fine))

@@ -50,28 +50,33 @@ def bag_probability(cls: Tensor, ins: Tensor) -> Tensor:
     return (cls * ins).sum(1).clamp(0, 1)
 
 
+def entropy(probability: Tensor, target: Tensor) -> Tensor:
+    """Binary cross entropy of each probability, in float32 also where autocast is at work: torch bans its own there."""
+    with torch.autocast(probability.device.type, enabled=False):
+        return functional.binary_cross_entropy(probability.float(), target.float(), reduction="none")
+
+
 def coarse_loss(probability: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     """Cross entropy of bag probabilities (G, C + 1) and their classes (G,), summed over C + 1, per bag that counts.
 
     Bags where ``counts`` (G,) is False have no proposal to learn from and add nothing.
     """
     target = functional.one_hot(labels, probability.shape[1]).to(probability.dtype)
-    per_bag = functional.binary_cross_entropy(probability, target, reduction="none").sum(1)
+    per_bag = entropy(probability, target).sum(1)
     return (per_bag * counts).sum() / counts.sum().clamp_min(1)
 
 
 def refine_loss(probability: Tensor, labels: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
     """Focal loss of bags ``sum_c (p - q)^2 BCE(p, q)`` for (G, C), weighted by the coarse bags' scores (G,)."""
     target = functional.one_hot(labels, probability.shape[1]).to(probability.dtype)
-    entropy = functional.binary_cross_entropy(probability, target, reduction="none")
-    per_bag = ((probability - target).square() * entropy).sum(1)
+    per_bag = ((probability - target).square() * entropy(probability, target)).sum(1)
     return (per_bag * weights * counts).sum() / counts.sum().clamp_min(1)
 
 
 def negative_loss(probability: Tensor, counted: Tensor, weight: Tensor, bags: int) -> Tensor:
     """The same focal form with target 0 for background boxes (M, C) where ``counted`` (M,), per bag."""
-    entropy = functional.binary_cross_entropy(probability, torch.zeros_like(probability), reduction="none")
-    return weight * ((probability.square() * entropy).sum(1) * counted).sum() / max(bags, 1)
+    per_box = (probability.square() * entropy(probability, torch.zeros_like(probability))).sum(1)
+    return weight * (per_box * counted).sum() / max(bags, 1)
 
 
 def label_scores(cls: Tensor, ins: Tensor, labels: Tensor) -> Tensor:

@@ -16,10 +16,10 @@ from detection.networks.backbone import build_backbone
 from detection.networks.config import BackboneConfig
 from detection.pointobb.angle_head import AngleHead
 from detection.pointobb.bags import Bags, refine_bag
-from detection.pointobb.config import SIZE_TABLES, PointObbConfig
+from detection.pointobb.config import PointObbConfig, size_table
 from detection.pointobb.dense_to_sparse import near_codes
 from detection.pointobb.mil import BagHead, bag_probability, instance_probabilities, label_scores, read_out
-from detection.pointobb.refine import clamp_to, inside_part, inside_part_turned
+from detection.pointobb.refine import clamp_to, inside_part, inside_part_turned, mean_angles
 from detection.pointobb.schedule import Phase, phase_at
 from detection.pointobb.views import Frame
 from vision3d.geometry.rotated.roi_align import pyramid_levels, roi_align_rotated
@@ -75,7 +75,7 @@ class PointObbNet(nn.Module):
         self.angle_head = AngleHead(backbone.channels, config.angle_width)
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
         self.register_buffer("side_px", torch.tensor(256.0))
-        table = SIZE_TABLES[config.size_table]
+        table = size_table(config.size_table, classes)
         factors = torch.tensor([table.get(name, 1.0) for name in classes])
         without = torch.tensor([name in config.round_classes for name in classes], dtype=torch.bool)
         self.register_buffer("size_factors", factors, persistent=False)
@@ -117,12 +117,17 @@ class PointObbNet(nn.Module):
         boxes = read_out(scored.bags.boxes, scores, self.config.top_k, self.config.angle_mean == "axial")
         return clamp_to(boxes, size), scores.sum(1).clamp(0, 1)
 
-    def second_bag(self, boxes: Tensor, images: Tensor, frame: Frame) -> Bags:
-        """Step 6: the bags around coarse boxes (G, 5) of a view."""
+    def second_bag(self, boxes: Tensor, images: Tensor, frame: Frame, mean_angle: Tensor | None = None) -> Bags:
+        """Step 6: the bags around coarse boxes (G, 5) of a view.
+
+        Args:
+            mean_angle: (G,) of all boxes of each one's image, where ``boxes`` are not all of them.
+        """
         config = self.config
         around = refine_bag(boxes, config.factors, config.shift)
         if config.validity == "content":
             part = inside_part(around, images, frame)
         else:
-            part = inside_part_turned(around, frame.size)
+            theta = mean_angles(boxes[:, 4], images) if mean_angle is None else mean_angle
+            part = inside_part_turned(around, theta, frame.size)
         return Bags(around, part > config.min_inside, images)

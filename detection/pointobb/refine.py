@@ -17,17 +17,24 @@ def inside_part(boxes: Tensor, images: Tensor, frame: Frame) -> Tensor:
     return frame.shows(places.flatten(1, 2), images).reshape(places.shape[:3]).float().mean(-1)
 
 
-def inside_part_turned(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """(G, N) part of each box inside the frame turned by the boxes' mean angle about its centre.
+def inside_part_turned(boxes: Tensor, theta: Tensor, size: tuple[int, int]) -> Tensor:
+    """(G, N) part of each box (G, N, 5) inside the frame turned by angles (G,) about its centre.
 
     The published behaviour, kept to be compared: the turned frame is not where the image is.
     """
     centre = boxes.new_tensor([(size[0] - 1) / 2, (size[1] - 1) / 2])
-    theta = boxes[..., 4].mean()
     away = _samples(boxes) - centre
-    c, s = torch.cos(theta), torch.sin(theta)
+    c, s = (trig(theta)[:, None, None] for trig in (torch.cos, torch.sin))
     u, v = away[..., 0] * c + away[..., 1] * s, away[..., 1] * c - away[..., 0] * s
     return ((u.abs() <= size[0] / 2) & (v.abs() <= size[1] / 2)).float().mean(-1)
+
+
+def mean_angles(theta: Tensor, images: Tensor) -> Tensor:
+    """(G,) for each object the plain mean of the angles (G,) of all objects of its image (G,)."""
+    count = int(images.max()) + 1 if len(images) else 0
+    total = theta.new_zeros(count).index_add(0, images, theta)
+    number = theta.new_zeros(count).index_add(0, images, torch.ones_like(theta))
+    return (total / number.clamp_min(1))[images]
 
 
 def clamp_to(boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -18,7 +18,7 @@ from detection.pointobb.config import PointObbConfig
 from detection.pointobb.dense_to_sparse import assign_angles, level_angles, object_angles
 from detection.pointobb.mil import coarse_loss, negative_loss, refine_loss
 from detection.pointobb.network import PointObbNet, Scored
-from detection.pointobb.refine import inside_part, overlap_bound
+from detection.pointobb.refine import inside_part, inside_part_turned, mean_angles, overlap_bound
 from detection.pointobb.scale_consistency import scale_consistency
 from detection.pointobb.schedule import Phase
 from detection.pointobb.views import Frame, flipped, original, pad_to_multiple, resized, rotated
@@ -134,7 +134,11 @@ class PointObbTask:
         for each, first in zip(views, scored):
             bag_loss, background = self._refine(each, first, batch.labels)
             terms["refine"] = terms["refine"] + config.bag_weight * bag_loss
-            terms["background"] = terms["background"] + config.bag_weight * background
+            terms["background"] = terms["background"] + background
+        # Both views are one batch then, and losses are means over its bags.
+        if phase != Phase.SCALE:
+            for name in ("bag", "view_bag", "refine", "background"):
+                terms[name] = terms[name] / len(views)
         return terms
 
     def _bounded(self, batch: PointBatch) -> PointBatch:
@@ -160,8 +164,12 @@ class PointObbTask:
         points, boxes = frame.points(first.points), frame.boxes(first.bags.boxes)
         here = frame.shows(points[:, None], batch.rows)
         valid = here.expand(boxes.shape[:2])
-        if self.config.validity == "content" and frame.rotation:
-            valid = valid & (inside_part(boxes, batch.rows, frame) > self.config.min_inside)
+        if frame.rotation:
+            if self.config.validity == "content":
+                part = inside_part(boxes, batch.rows, frame)
+            else:
+                part = inside_part_turned(boxes, mean_angles(boxes[:, 0, 4], batch.rows), frame.size)
+            valid = valid & (part > self.config.min_inside)
         return _View(frame, self.net.backbone(images), points, Bags(boxes, valid, batch.rows), counts=here[:, 0])
 
     def _with_angles(self, first: _View, second: _View, batch: PointBatch, phase: Phase) -> tuple[_View, _View, Tensor]:
@@ -172,12 +180,14 @@ class PointObbTask:
         near = [net.codes(view.features, view.points, batch.rows) for view in (first, second)]
         angles = [object_angles(n.sums, n.numbers, n.nearest) for n in near]
         frame = second.frame
-        loss = angle_loss(angles[0], angles[1], frame.rotation, frame.flipped, paired & directed)
+        loss = angle_loss(angles[0], angles[1], frame.rotation, frame.flipped, paired, directed)
         views = []
         for view, codes in zip((first, second), near):
             if phase == Phase.ASSIGN:
                 found = level_angles(codes.sums, codes.numbers, codes.nearest, paired)
                 boxes = assign_angles(view.bags.boxes, found, config.level_unit_px)
+                # Without a direction, boxes keep the angle of their view: 0 in the original.
+                boxes = torch.where(directed[:, None, None], boxes, view.bags.boxes)
                 view = replace(view, bags=replace(view.bags, boxes=boxes))
             views.append(view)
         return views[0], views[1], config.angle_weight * loss

@@ -59,3 +59,14 @@ class TrainConfig:
         )
         if any(not 0 < part <= 1 for part in self.drops) or list(self.drops) != sorted(self.drops):
             raise ConfigError(f"train.drops is {self.drops}: must be ascending parts of the run, above 0 and at most 1")
+
+
+MULTIPLE = 32  # pixels of the coarsest level of the pyramid per cell
+
+
+def require_multiple(train: TrainConfig) -> None:
+    """Raises:
+    ConfigError: the crops' side is no multiple of 32, and the network's levels would not fit one another.
+    """
+    if train.crop % MULTIPLE:
+        raise ConfigError(f"train.crop is {train.crop}: must be a multiple of {MULTIPLE}")

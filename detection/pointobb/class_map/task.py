@@ -14,7 +14,7 @@ from torch.nn import functional
 from detection.pointobb.class_map.config import ClassMapConfig
 from detection.pointobb.class_map.labels import UNKNOWN, label_map
 from detection.pointobb.class_map.network import ClassMapNet
-from detection.training.config import TrainConfig
+from detection.training.config import TrainConfig, require_multiple
 from detection.training.pool import Pool
 
 
@@ -29,6 +29,7 @@ class ClassMapTask:
     """Implements :class:`detection.training.task.Task`. The pool knows points only."""
 
     def __init__(self, net: ClassMapNet, pool: Pool, config: ClassMapConfig, train: TrainConfig) -> None:
+        require_multiple(train)
         self.net, self.pool, self.config, self.train = net, pool, config, train
 
     def batch(self, step: int, rng: np.random.Generator) -> Batch:

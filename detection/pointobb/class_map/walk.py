@@ -88,6 +88,8 @@ def _reach(
 
 def _first(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """(N,) position of the first True of each row; the length of the row where there is none."""
+    if not mask.shape[1]:
+        return np.zeros(len(mask), np.int64)
     return np.where(mask.any(1), mask.argmax(1), mask.shape[1]).astype(np.int64)
 
 

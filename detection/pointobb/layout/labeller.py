@@ -19,6 +19,7 @@ from vision3d.geometry import rotated
 from vision3d.geometry.rotated import gaussian
 
 WINDOW, OVERLAP = 1536, 384  # pixels
+SMALLEST = 2.0  # side in pixels of a box that stands in for none
 MIRRORS = ((False, False), (True, False), (False, True), (True, True))  # left-right, up-down
 
 
@@ -91,7 +92,7 @@ class WatershedLabeller:
     def _label(self, image: Image, points: Float, labels: Int) -> tuple[Float, Float]:
         basins = basins_of(image, points, None, self.config)
         boxes, valid = basins.tight()
-        side = spacing(points, (image.shape[0], image.shape[1])) / 2
+        side = np.maximum(spacing(points, (image.shape[0], image.shape[1])) / 2, SMALLEST)
         boxes[~valid] = np.column_stack([points, side, side, np.zeros(len(points))])[~valid]
         filled = basins.sizes() / np.maximum(boxes[:, 2] * boxes[:, 3], 1)
         return rotated.canonical(boxes), np.where(valid, np.clip(filled, 0, 1), 0.0)

@@ -23,7 +23,7 @@ from detection.pointobb.layout.overlap import overlap_loss
 from detection.pointobb.layout.watershed import Basins
 from detection.pointobb.views import Frame
 from detection.problem import Int
-from detection.training.config import TrainConfig
+from detection.training.config import TrainConfig, require_multiple
 from detection.training.pool import Example, Pool
 from vision3d.geometry.rotated import gaussian
 
@@ -59,6 +59,7 @@ class LayoutTask:
     """Implements :class:`detection.training.task.Task`. The pool knows points only."""
 
     def __init__(self, net: LayoutNet, pool: Pool, config: LayoutConfig, train: TrainConfig) -> None:
+        require_multiple(train)
         self.net, self.pool, self.config, self.train = net, pool, config, train
 
     def batch(self, step: int, rng: np.random.Generator) -> Batch:
