@@ -276,3 +276,13 @@ def test_results_of_tiles_are_merged_and_wrong_files_told_once(
     err = capsys.readouterr().err
     assert "Task1_ship.txt" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("method", ["layout", "class-map"])
+def test_a_crop_that_does_not_fit_the_pyramid_is_refused(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fit = ["fit", "pseudo-boxes", SCENES, "--out", "model", "--labeller.method", method, "--labeller.train.crop", "100"]
+    assert main(fit) == 2
+    assert "train.crop is 100: must be a multiple of 32" in capsys.readouterr().err

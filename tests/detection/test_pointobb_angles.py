@@ -64,16 +64,18 @@ class TestConsistency:
     def test_any_constant_offset_has_no_loss_under_rotation(self, rotation: float, offset: float) -> None:
         first = wrap(self.theta + offset)
         second = wrap(self.theta + rotation + offset)
-        assert float(angle_loss(first, second, rotation, False, self.counts)) == pytest.approx(0, abs=1e-12)
+        assert float(angle_loss(first, second, rotation, False, self.counts, self.counts)) == pytest.approx(
+            0, abs=1e-12
+        )
 
     @pytest.mark.parametrize("offset", [0.0, math.pi / 2])
     def test_flips_allow_only_0_and_90_degrees(self, offset: float) -> None:
-        found = angle_loss(wrap(self.theta + offset), wrap(-self.theta + offset), 0.0, True, self.counts)
+        found = angle_loss(wrap(self.theta + offset), wrap(-self.theta + offset), 0.0, True, self.counts, self.counts)
         assert float(found) == pytest.approx(0, abs=1e-12)
 
     @pytest.mark.parametrize("offset", [0.2, -0.7, 1.2])
     def test_flips_see_every_other_offset(self, offset: float) -> None:
-        found = angle_loss(wrap(self.theta + offset), wrap(-self.theta + offset), 0.0, True, self.counts)
+        found = angle_loss(wrap(self.theta + offset), wrap(-self.theta + offset), 0.0, True, self.counts, self.counts)
         away = abs(float(wrap(torch.tensor(2 * offset))))
         assert float(found) == pytest.approx(away - 0.05 if away > 0.1 else away**2 / 0.2, rel=1e-6)
 
@@ -82,9 +84,19 @@ class TestConsistency:
         second[7] += 1
         counts = self.counts.clone()
         counts[7] = False
-        assert float(angle_loss(self.theta, second, 0.0, False, counts)) == pytest.approx(0, abs=1e-12)
-        assert float(angle_loss(self.theta, second, 0.0, False, self.counts)) > 0
-        assert float(angle_loss(self.theta, second, 0.0, False, ~self.counts)) == 0
+        every = self.counts
+
+        def loss(paired: Tensor, directed: Tensor) -> float:
+            return float(angle_loss(self.theta, second, 0.0, False, paired, directed))
+
+        assert loss(counts, every) == pytest.approx(0, abs=1e-12)
+        assert loss(every, counts) == pytest.approx(0, abs=1e-12)
+        assert loss(every, every) > 0
+        assert loss(~every, every) == 0
+        # Objects without a direction have no loss, and still count in the mean.
+        half = every.clone()
+        half[20:] = False
+        assert loss(every, half) == pytest.approx(loss(half, every) / 2)
 
 
 def constant_maps(angles: list[float], batch: int = 1, side: int = 128) -> list[Tensor]:

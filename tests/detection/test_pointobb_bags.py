@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detection.pointobb.bags import base_bag, base_scales, random_boxes, refine_bag, spacing
 from detection.pointobb.config import PointObbConfig, seed_faithful
-from detection.pointobb.refine import clamp_to, inside_part, inside_part_turned, overlap_bound
+from detection.pointobb.refine import clamp_to, inside_part, inside_part_turned, mean_angles, overlap_bound
 from detection.pointobb.views import Frame
 from vision3d.errors import ConfigError
 from vision3d.geometry import rotated
@@ -81,7 +81,7 @@ def test_the_second_bag() -> None:
     assert bag.shape == (125, 5)
     factors = (1, 1.2, 1.3, 0.8, 0.7)
     wanted = [
-        (100 + dx * 40, 50 + dy * 20, 40 * fw, 20 * fh, 0.7)
+        (100 + dx * 40 * fw, 50 + dy * 20 * fh, 40 * fw, 20 * fh, 0.7)
         for fw in factors
         for fh in factors
         for dx, dy in ((0, 0), (-0.1, 0), (0.1, 0), (0, -0.1), (0, 0.1))
@@ -165,11 +165,11 @@ def test_part_inside_agrees_with_clipping() -> None:
     assert np.abs(found - exact).max() < 0.06
     # The published validity area is right only for upright boxes.
     upright = torch.from_numpy(boxes * [1, 1, 1, 1, 0])[None]
-    flat = inside_part_turned(upright, (100, 80))[0].numpy()
+    flat = inside_part_turned(upright, torch.zeros(1).double(), (100, 80))[0].numpy()
     assert np.abs(flat - rotated.iof_matrix(boxes * [1, 1, 1, 1, 0], image)[:, 0]).max() < 0.06
     turned = torch.tensor([[[5.0, 40, 10, 4, 1.5]]]).double()
     assert (
-        float(inside_part_turned(turned, (100, 80)))
+        float(inside_part_turned(turned, turned[:, 0, 4], (100, 80)))
         < 0.1
         < 0.9
         < float(inside_part(turned, torch.zeros(1, dtype=torch.long), frame))
@@ -235,3 +235,10 @@ def test_the_published_configuration_keeps_the_widths_asked_for() -> None:
         "pointobb",
     )
     assert "storage-tank" in found.round_classes
+
+
+def test_mean_angles_are_those_of_each_image() -> None:
+    theta = torch.tensor([0.1, 0.3, -1.0, 0.2])
+    found = mean_angles(theta, torch.tensor([0, 0, 2, 0]))
+    np.testing.assert_allclose(found, [0.2, 0.2, -1.0, 0.2], atol=1e-6)
+    assert len(mean_angles(theta[:0], torch.zeros(0, dtype=torch.long))) == 0

@@ -55,7 +55,9 @@ def trained_offset(seed: int, flips_from: float, steps: int = 400) -> tuple[floa
         view, frame = flipped(images, whole) if flip else rotated(images, whole, turn)
         moved = frame.points(points)
         here = frame.shows(moved[:, None], torch.arange(BATCH))[:, 0]
-        loss = angle_loss(angles(images, points), angles(view, moved), frame.rotation, frame.flipped, here)
+        loss = angle_loss(
+            angles(images, points), angles(view, moved), frame.rotation, frame.flipped, here, torch.ones_like(here)
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

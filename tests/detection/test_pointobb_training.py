@@ -101,9 +101,8 @@ def test_classes_without_direction_and_the_named_size_table() -> None:
     sample = Rectangles(1)[0]
     assert sample.points is not None
     labels = np.zeros(len(sample.points), np.int64)
-    classes = ("ship", "storage-tank")
 
-    def label(config: PointObbConfig, which: int) -> np.ndarray:
+    def label(config: PointObbConfig, which: int, classes: tuple[str, ...] = ("ship", "storage-tank")) -> np.ndarray:
         torch.manual_seed(0)
         net = PointObbNet(config, BACKBONE, classes)
         net.side_px.fill_(96)
@@ -114,6 +113,11 @@ def test_classes_without_direction_and_the_named_size_table() -> None:
     plain, table = label(SMALL, 0), label(replace(SMALL, size_table="pointobb"), 0)
     np.testing.assert_allclose(table[:, 2:4], 0.65 * plain[:, 2:4], rtol=1e-6)
     np.testing.assert_allclose(label(replace(SMALL, size_table="pointobb"), 1), label(SMALL, 1))
+    # The table of DOTA is another one: there, ships keep their size.
+    dota = ("ship", "small-vehicle")
+    np.testing.assert_allclose(label(replace(SMALL, size_table="pointobb"), 0, dota), label(SMALL, 0, dota))
+    shrunk = label(replace(SMALL, size_table="pointobb"), 1, dota)
+    np.testing.assert_allclose(shrunk[:, 2:4], 0.65 * label(SMALL, 1, dota)[:, 2:4], rtol=1e-6)
     upright = label(replace(SMALL, round_classes=("storage-tank",)), 1)[:, 4]
     assert (np.minimum(np.abs(upright), np.abs(np.abs(upright) - np.pi / 2)) < 1e-6).all()
 
@@ -210,3 +214,18 @@ def test_labels_of_a_large_image_come_from_windows_at_the_sizes_of_training(monk
     assert cut.shape == whole.shape
     assert np.abs(cut[:, :2] - whole[:, :2]).max() < 40
     assert PointObbLabeller(task.net).label(sample.image, np.zeros((0, 2)), np.zeros(0, np.int64))[0].shape == (0, 5)
+
+
+def test_portions_do_not_change_labels_of_the_published_method() -> None:
+    """Its validity area turns by the mean angle of an image's boxes, however many are worked on at once."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (160, 160, 3), dtype=np.uint8)
+    points, labels = rng.uniform(20, 140, (18, 2)), np.zeros(18, np.int64)
+    found = []
+    for most in (1000, 100_000):
+        torch.manual_seed(0)
+        net = PointObbNet(replace(seed_faithful(SMALL), max_rois=most), BACKBONE, CLASSES)
+        net.side_px.fill_(96)
+        net.progress.fill_(0.9)
+        found.append(PointObbLabeller(net).label(image, points, labels)[0])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3)
