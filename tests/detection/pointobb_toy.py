@@ -20,14 +20,22 @@ class Rectangles:
 
     Args:
         wrong_boxes: hand out random boxes as truth: what learns from points must not notice.
+        upright: all rectangles lie along the image's x axis.
     """
 
     name = "rectangles"
 
     def __init__(
-        self, scenes: int = 16, side: int = 96, objects: int = 4, seed: int = 0, wrong_boxes: bool = False
+        self,
+        scenes: int = 16,
+        side: int = 96,
+        objects: int = 4,
+        seed: int = 0,
+        wrong_boxes: bool = False,
+        upright: bool = False,
     ) -> None:
         self.scenes, self.side, self.objects, self.seed, self.wrong = scenes, side, objects, seed, wrong_boxes
+        self.upright = upright
         self._made = [self._make(k) for k in range(scenes)]
 
     def __len__(self) -> int:
@@ -64,13 +72,15 @@ class Rectangles:
             length, width = KINDS[kind][:2]
             scale = rng.uniform(0.8, 1.25)
             box = np.array([*rng.uniform(22, side - 23, 2), length * scale, width * scale, rng.uniform(-1.57, 1.57)])
+            if self.upright:
+                box[4] = 0.0
             grown = np.array([box + [0, 0, 4, 4, 0]])
             if boxes and rotated.iou_matrix(grown, np.array(boxes)).max() > 0:
                 continue
             boxes.append(box)
             labels.append(kind)
         v, u = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
-        for box, kind in zip(boxes, labels):
+        for box, kind in zip(boxes, labels, strict=True):
             c, s = np.cos(box[4]), np.sin(box[4])
             x, y = (u - box[0]) * c + (v - box[1]) * s, (v - box[1]) * c - (u - box[0]) * s
             part = np.clip(box[2] / 2 - np.abs(x) + 0.5, 0, 1) * np.clip(box[3] / 2 - np.abs(y) + 0.5, 0, 1)
