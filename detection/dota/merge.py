@@ -46,11 +46,15 @@ def merge_tiles(
 
     Args:
         tile_of: where a tile lies (:meth:`Sidecar.tile`, :func:`tile_of_name`); what it does not know is an image.
+
+    Returns:
+        Boxes in pixels of the images. Those of tiles have no ids: a tile counts its points from 0.
     """
     parts: dict[str, list[Detections]] = {}
     for name, there in found:
-        tile = tile_of(name) or Tile(name)
-        moved = Detections(tile.to_image(there.boxes), there.scores, there.labels, there.ids)
+        known = tile_of(name)
+        tile = known or Tile(name)
+        moved = Detections(tile.to_image(there.boxes), there.scores, there.labels, there.ids if known is None else None)
         parts.setdefault(tile.image, []).append(moved)
     return {image: merged(pieces, iou) for image, pieces in parts.items()}
 

@@ -28,6 +28,7 @@ from vision3d.geometry import rotated
 
 _FILE = re.compile(r"(Task[12])_(.+)\.txt")
 LARGEST = 8 << 30  # bytes of text in an archive; all of DOTA-v2.0 is far below
+FARTHEST_PX = 1e9  # no image is that large, and areas stay finite
 FIELDS = {"Task1": 10, "Task2": 6}
 KNOWN = "a zip or folder of Task1_<class>.txt files, a run folder, a rotated COCO file with scores, or preds/*.json"
 
@@ -146,6 +147,8 @@ def _read_lines(where: str, stream: IO[bytes], fields: int) -> tuple[list[str], 
             raise DataError(where, f"line {number}: holds something that is no number") from None
         if not np.isfinite(row).all():
             raise DataError(where, f"line {number}: holds a number that is not finite")
+        if max(map(abs, row)) > FARTHEST_PX:
+            raise DataError(where, f"line {number}: holds a coordinate beyond all images")
         if not 0 <= row[0] <= 1:
             raise DataError(where, f"line {number}: its score is {row[0]:g}, not between 0 and 1")
         images.append(image)

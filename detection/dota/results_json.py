@@ -28,7 +28,11 @@ def read_run(path: Path, classes: Sequence[str] = ()) -> Results:
     found: dict[str, Detections] = {}
     names: tuple[str, ...] = tuple(classes)
     lines = path / "results.jsonl"
-    for index, line in enumerate(lines.read_text("utf-8").splitlines()):
+    try:
+        text = lines.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(lines, f"cannot be read ({_said(error)})") from None
+    for index, line in enumerate(text.splitlines()):
         try:
             record = json.loads(line)
             image, own = str(record["name"]), tuple(map(str, record["classes"]))
@@ -72,13 +76,17 @@ def read_coco(path: Path, classes: Sequence[str] = ()) -> Results:
     try:
         images = {image["id"]: PurePosixPath(image["file_name"]) for image in data["images"]}
         categories = {category["id"]: str(category["name"]) for category in data["categories"]}
+        annotations = list(data.get("annotations", []))
     except BROKEN as error:
         raise DataError(path, f"is no COCO file ({_said(error)})") from None
     names = tuple(classes) or tuple(categories.values())
     rows: dict[str, list[tuple[list[float], float, int]]] = {_stem(file): [] for file in images.values()}
-    for number, annotation in enumerate(data.get("annotations", []), 1):
+    for number, annotation in enumerate(annotations, 1):
         try:
-            label = names.index(categories[annotation["category_id"]])
+            name = categories[annotation["category_id"]]
+            if name not in names:
+                raise ValueError(f"class '{name}' is none of {', '.join(names)}")
+            label = names.index(name)
             box = _coco_box(annotation)
             rows[_stem(images[annotation["image_id"]])].append((box, float(annotation["score"]), label))
         except BROKEN as error:
@@ -148,7 +156,7 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror or error})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(path, f"is not valid JSON: {error}") from None
 
 

@@ -57,11 +57,15 @@ class ScoredImage:
         return pairs.where(self.labels[pairs.rows] == self.true_labels[pairs.columns])
 
     def made_for(self) -> tuple[Int, Int]:
-        """Detections and the objects they were made for, by ids; the best-scored one where several claim an object."""
+        """Detections and the objects they were made for, by ids; the best-scored one where several claim an object.
+
+        A box that was made for a point beside all objects (id -1) is in neither.
+        """
         if self.ids is None:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         objects, first = np.unique(self.ids, return_index=True)
-        return first.astype(np.int64), objects
+        known = objects >= 0
+        return first[known].astype(np.int64), objects[known]
 
     def true_iou(self) -> Float:
         """(N,) how well each object was boxed.
@@ -166,7 +170,7 @@ def _detections(result: BoxResult, truth: BoxTruth) -> tuple[Float, Float, Int, 
     classes = result.classes or truth.classes
     if len(labels) and (labels.min() < 0 or labels.max() >= len(classes)):
         raise UserError(f"{name}: the result has labels outside of its {len(classes)} classes")
-    if ids is not None and len(ids) and (ids.min() < 0 or ids.max() >= len(truth.boxes)):
+    if ids is not None and len(ids) and (ids.min() < -1 or ids.max() >= len(truth.boxes)):
         raise UserError(f"{name}: the result has ids outside of the truth's {len(truth.boxes)} objects")
     return (
         np.asarray(boxes, dtype=np.float64).reshape(-1, 5),

@@ -133,6 +133,20 @@ def test_images_in_a_folder_of_that_name_have_their_points_beside_it(folder, ser
         assert shown["state"] == {"names": ("one", "two"), "classes": ("a",), "folder": folder}
 
 
+def test_labels_beside_the_images_stay_readable(folder, serve):
+    """classes.txt is the list of points and of labels: a list without a class of the labels would spoil these."""
+    (folder / "images").mkdir()
+    (folder / "labelTxt").mkdir()
+    for path in list(folder.glob("*.png")):
+        path.rename(folder / "images" / path.name)
+        (folder / "labelTxt" / f"{path.stem}.txt").write_text("5 5 30 5 30 15 5 15 ship 0\n")
+    with pytest.raises(UserError, match="has labels of the class 'ship', which --classes leaves out"):
+        points([str(folder), "--classes", "plane", "--no-browser"], Output(False))
+    assert serve(folder, "--classes", "plane,ship")["state"]["classes"] == ("plane", "ship")
+    other = folder / "elsewhere"
+    assert serve(folder, "--classes", "plane", "--out", other)["state"]["classes"] == ("plane",)
+
+
 def test_data_of_a_reader_can_be_annotated(tmp_path, serve):
     from importlib.metadata import entry_points
 

@@ -161,6 +161,7 @@ def test_classes_are_matched_by_name() -> None:
         ({"classes": ("harbor", "lake", "tree")}, "have none in common"),
         ({"size": (100, 50)}, "of an image of 100 x 50 pixels, the truth of one of 64 x 64"),
         ({"ids": np.array([0, 5])}, "ids outside of the truth's 2 objects"),
+        ({"ids": np.array([0, -2])}, "ids outside of the truth's 2 objects"),
         ({"labels": np.array([0, 3])}, "labels outside of its 3 classes"),
         ({"scores": np.array([0.5, np.nan])}, "score 1 is not a number"),
         ({"scores": np.array([0.5])}, "2 boxes, 1 scores and 2 labels"),
@@ -260,3 +261,17 @@ def test_real_labels_as_detections_score_one(shared_data: Path) -> None:
         else:
             # DOTA's quadrilaterals are not rectangles: a box cannot fit them better.
             assert 0.9 < found["mean_iou"] < 0.99
+
+
+def test_a_box_for_a_point_beside_all_objects_is_a_false_one() -> None:
+    """A click that no true box holds has the id -1."""
+    truth = truth_of(row_of_boxes(2))
+    right = result_of("a", row_of_boxes(2), [0.9, 0.8])
+    found = values(score_boxes([replace(right, ids=np.array([0, 1]))], [truth]))
+    assert found["mean_iou"] == pytest.approx(1) and found["ap50"] == 1
+    beside = result_of("a", [*row_of_boxes(2), [900.0, 900, 20, 10, 0]], [0.9, 0.8, 0.95])
+    found = values(score_boxes([replace(beside, ids=np.array([0, 1, -1]))], [truth]))
+    assert found["mean_iou"] == pytest.approx(1)
+    assert found["ap50"] == pytest.approx(2 / 3)
+    none = values(score_boxes([replace(right, ids=np.array([-1, -1]))], [truth]))
+    assert none["mean_iou"] == 0

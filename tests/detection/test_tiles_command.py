@@ -15,6 +15,7 @@ from tile_toys import position_image, rows_of_boxes
 from detection.dota.sidecar import read_sidecar
 from vision3d.cli import main
 from vision3d.contracts import DataConfig
+from vision3d.errors import UserError
 from vision3d.geometry import rotated
 from vision3d.readers.dota import SPEC
 
@@ -94,6 +95,28 @@ def test_a_bad_label_stops_it_or_is_counted(call: Callable[..., tuple[str, str]]
     out, _ = call(data, tmp_path / "tiles", "--window", 128, "--gap", 40, "--skip-bad", "--json")
     found = json.loads(out)
     assert found["images"] + len(found["bad"]) == 3
+
+
+def test_points_clicked_since_a_split_was_stopped_are_not_mixed_with_older_ones(
+    call: Callable[..., tuple[str, str]], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from detection.dota import split as module
+
+    def stopped(*args: object) -> None:
+        raise UserError("stopped")
+
+    (data / "points").mkdir()
+    for i in range(3):
+        (data / "points" / f"P{i}.txt").write_text("20 20 ship\n")
+    words = (data, tmp_path / "tiles", "--window", 128, "--gap", 40, "--points")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_finish", stopped)
+        call(*words, code=2)
+    (data / "points" / "P1.txt").write_text("20 20 plane\n")
+    _, err = call(*words, code=2)
+    assert "an unfinished split of other data or options" in err.splitlines()[-1]
+    (data / "points" / "P1.txt").write_text("20 20 ship\n")
+    assert "3 images were done" in call(*words)[0]
 
 
 @pytest.mark.parametrize(

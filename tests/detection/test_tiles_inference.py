@@ -262,3 +262,12 @@ def test_a_large_image_with_2000_objects_loses_and_doubles_none_in_less_than_2_g
 
 def test_classes_of_the_toys() -> None:
     assert KnowingDetector.classes == CLASSES
+
+
+def test_rows_of_a_tile_are_no_rows_of_its_image() -> None:
+    """Ids count a tile's own objects: those of several tiles would claim the same object of the image."""
+    boxes = np.array([[50.0, 50, 20, 10, 0]])
+    with_ids = Detections(boxes, np.ones(1), np.zeros(1, np.int64), np.zeros(1, np.int64))
+    found = merge_tiles([("P1__1024__0___0", with_ids), ("P2", with_ids)], tile_of_name, 0.1)
+    assert found["P1"].ids is None
+    assert found["P2"].ids is not None

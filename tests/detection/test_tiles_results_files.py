@@ -87,6 +87,7 @@ def test_results_per_tile_are_merged_by_their_names(tmp_path: Path) -> None:
         ("P1 0.9 8 19 12 19 12 21 8", "line 2: has 9 fields, not 10"),
         ("P1 0.9 8 19 12 19 12 21 8 x", "line 2: holds something that is no number"),
         ("P1 0.9 8 19 12 19 12 21 8 nan", "line 2: holds a number that is not finite"),
+        ("P1 0.9 8 19 12 19 12 21 8 1e300", "line 2: holds a coordinate beyond all images"),
         ("P1 90 8 19 12 19 12 21 8 21", "line 2: its score is 90, not between 0 and 1"),
         ("P\udcff 0.9 8 19 12 19 12 21 8 21", "line 2: its image's name is not UTF-8"),
     ],
@@ -239,3 +240,34 @@ def test_no_detection_at_all(tmp_path: Path) -> None:
     found: dict[str, Detections]
     found, classes = read_results(tmp_path)
     assert (found, classes) == ({}, ("ship",))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"annotations": None}, "is no COCO file"),
+        ({"annotations": 3}, "is no COCO file"),
+        ({"categories": [{"id": 1, "name": "boat"}]}, "annotation 1 .*class 'boat' is none of ship, plane"),
+    ],
+)
+def test_damaged_coco_is_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "results.json"
+    box = {"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [9, 9, 4, 2, 0]}
+    data = {
+        "images": [{"id": 1, "file_name": "P1.png"}],
+        "categories": [{"id": 1, "name": "ship"}],
+        "annotations": [box],
+    }
+    path.write_text(json.dumps({**data, **change}))
+    with pytest.raises(DataError, match=message):
+        read_results(path, ("ship", "plane"))
+
+
+def test_json_that_no_reader_can_nest_and_text_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"deep\.json: is not valid JSON"):
+        read_results(tmp_path / "deep.json")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(DataError, match=r"results\.jsonl: cannot be read"):
+        read_results(tmp_path / "run")

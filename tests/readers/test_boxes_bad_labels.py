@@ -309,3 +309,16 @@ def test_what_is_called_good_is_a_simple_convex_polygon_that_meets_the_image(val
         assert hull.area > polygon.buffer(0).area
     if polygon.is_valid and hull.area - polygon.area < 1e-9 and boxes[0, 2:4].min() >= 1:
         assert not text or "outside" in text
+
+
+def test_coco_with_numbers_or_ids_that_mean_nothing(tmp_path: Path) -> None:
+    (source,) = Path(BOX_DATA["coco-rotated"](tmp_path / "set")).glob("annotations/*.json")
+    data = json.loads(source.read_text())
+    item = {**data["annotations"][0], "segmentation": [], "bbox": [1e308, 40, 1e308, 10, 0]}
+    source.write_text(json.dumps({**data, "annotations": [item]}))
+    with pytest.raises(DataError, match="its bbox lies beyond all images"):
+        COCO.open(str(tmp_path / "set"), DataConfig())
+    twice = [*data["categories"], {**data["categories"][0], "name": "another"}]
+    source.write_text(json.dumps({**data, "categories": twice}))
+    with pytest.raises(DataError, match="a category's id or name"):
+        COCO.open(str(tmp_path / "set"), DataConfig())

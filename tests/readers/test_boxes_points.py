@@ -205,3 +205,25 @@ def test_bad_lists_of_classes_are_named(text: bytes, words: str, tmp_path: Path)
     (source / "classes.txt").write_bytes(text)
     with pytest.raises(DataError, match=rf"classes\.txt: {words}|classes\.txt: line 1: .*{words}"):
         POINTS.open(str(source), DataConfig())
+
+
+def test_a_folder_of_points_that_is_not_there_is_named(tmp_path: Path) -> None:
+    source = BOX_DATA["dota"](tmp_path / "set")
+    with pytest.raises(DataError, match="nowhere: no such folder of points"):
+        DOTA.open(f"{source}?points={tmp_path / 'nowhere'}", DataConfig(skip_bad=True))
+
+
+def test_every_click_and_every_other_draw_changes_the_identity_of_points(tmp_path: Path) -> None:
+    source = Path(BOX_DATA["dota"](tmp_path / "set"))
+
+    def identity(options: str = "") -> str:
+        return DOTA.open(f"{source}{options}", DataConfig(skip_bad=True)).points_identity
+
+    assert identity() == identity("?jitter=0.1&seed=0")
+    seen = {identity(), identity("?jitter=0"), identity("?seed=1")}
+    (source / "points").mkdir()
+    one, other = DOTA_CLASSES[:2]
+    for text in ("", f"30 30 {one}\n", f"30 30 {other}\n", f"30 30.5 {other}\n"):
+        (source / "points" / f"{drawn(0).name}.txt").write_text(text)
+        seen.add(identity())
+    assert len(seen) == 7

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -54,3 +55,13 @@ def test_mistakes(tmp_path: Path) -> None:
     (problem,) = SPEC.check(str(tmp_path))
     assert "a.png" in problem
     assert SPEC.match(str(tmp_path / "x.txt")) == 0.0
+
+
+def test_a_name_that_is_not_utf8_is_told_before_results_would_carry_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png")
+    try:
+        os.link(path, os.fsencode(tmp_path) + b"/P\xff1.png")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(DataError, match="\ufffd1" + r"\.png: its name is not UTF-8: rename the file"):
+        SPEC.open(str(tmp_path), DataConfig())

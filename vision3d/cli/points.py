@@ -64,7 +64,9 @@ def points(args: list[str], out: Output) -> int:
     source = _source(options)
     folder = options.out or source.folder
     if folder is None:
-        raise UserError(f"{options.data}: say where to write the points: --out FOLDER")
+        raise UserError(f"{options.data}: say where to write the points: --out FOLDER, or name one --split")
+    if options.classes and options.out is None:
+        _require_labelled(_classes(options.classes), folder)
     classes = _classes(options.classes) or _listed(folder) or source.classes
     if not classes:
         raise UserError(f"{options.data}: name the classes: --classes plane,ship (or put a classes.txt into {folder})")
@@ -81,6 +83,32 @@ def points(args: list[str], out: Output) -> int:
         except KeyboardInterrupt:
             out.note("")
     return _tell(store, source, out)
+
+
+def _require_labelled(classes: tuple[str, ...], folder: Path) -> None:
+    """Refuse a list of classes that would make the labels beside the images unreadable.
+
+    Raises:
+        UserError: the folder has true boxes of a class that is not in the list.
+    """
+    from vision3d.readers._boxes_common import BoxReader
+    from vision3d.run.console import Console
+    from vision3d.run.data import open_data
+
+    try:
+        config = DataConfig(skip_bad=True)
+        reader = open_data(f"{folder}?classes=auto", config, Console(sys.stderr), SAMPLES, "vision3d points").reader
+    except UserError:
+        return  # no reader of boxes knows the folder: there are no labels to lose
+    reader = getattr(reader, "base", reader)
+    truths = [reader.truth(i) for i in range(len(reader))] if isinstance(reader, BoxReader) else []
+    named = {truth.classes[label] for truth in truths if truth is not None for label in truth.labels}
+    missing = sorted(named - set(classes))
+    if missing:
+        raise UserError(
+            f"{folder}: has labels of the class '{missing[0]}', which --classes leaves out, and its classes.txt is for "
+            "both: name all classes, or write elsewhere with --out FOLDER and read it by ?points=FOLDER"
+        )
 
 
 def _tell(store: Any, source: Source, out: Output) -> int:

@@ -71,7 +71,9 @@ def split(args: list[str], out: Output) -> int:
     data_config = DataConfig(options.reader, options.split, select=options.select, skip_bad=options.skip_bad)
     with interruptible():
         data = open_data(JOIN.join(words), data_config, console, "LabeledImage", "split")
-        identity = data_identity(data.reader)
+        # Points that were clicked, or drawn otherwise, since the split was killed change neither names nor truth.
+        points = getattr(getattr(data.reader, "base", data.reader), "points_identity", "")
+        identity = {**data_identity(data.reader), "points": points}
         outcome = cut(data.reader, Path(target), config, identity, options.skip_bad, console.track, default_threads())
     document = {"out": Path(target), "reader": data.spec.name, "dataset": data.reader.name, **asdict(outcome)}
     written = f"{outcome.objects} objects" if outcome.objects or not outcome.points else f"{outcome.points} points"

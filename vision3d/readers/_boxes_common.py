@@ -14,6 +14,7 @@ Options that all of them take after '?':
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from vision3d.errors import ConfigError, DataError
 from vision3d.readers._boxes_images import header_size, name_problem, read_rgb
 from vision3d.readers._boxes_objects import Objects, duplicates, judge
 from vision3d.readers._boxes_points import Clicks, drawn_points, matched_rows, place_clicks, read_clicks
-from vision3d.readers._boxes_records import BoxRecord, Entry, clicks_file, fitted, require_unique
+from vision3d.readers._boxes_records import DRAWN, BoxRecord, Entry, clicks_file, fitted, require_unique
 from vision3d.readers._images import resize_image
 from vision3d.readers._source import bounded, flag, split_source
 from vision3d.types.images import BoxTruth, Float, Int, LabeledImage
@@ -78,7 +79,8 @@ class BoxReader:
 
     Raises:
         ConfigError: ``truth`` is given, which is of images with poses, or ``select`` leaves nothing.
-        DataError: no image, two of one name, or without ``skip_bad`` the first unusable image.
+        DataError: no image, two of one name, no such folder of points, or without ``skip_bad`` the first unusable
+            image.
     """
 
     samples: type = LabeledImage
@@ -101,6 +103,9 @@ class BoxReader:
         self.notes: tuple[str, ...] = tuple(notes)
         if orphans:
             self.notes += (f"{len(orphans)} label files have no image, e.g. {Path(orphans[0].path).name}",)
+        clicked: Path | None = options.get("points")
+        if clicked is not None and clicked != DRAWN and not clicked.is_dir():
+            raise DataError(clicked, "no such folder of points; ?points=drawn draws them from the boxes")
         self._options = options
         self._foreign = 0
         self._left_out: list[str] = []
@@ -136,6 +141,16 @@ class BoxReader:
     def truth(self, index: int) -> BoxTruth | None:
         """The true boxes; None for an image that nobody has labelled, and for a bad one."""
         return None if index % len(self) in self.bad else fitted(self._good(index), self.config.size).truth
+
+    @property
+    def points_identity(self) -> str:
+        """A digest of all points and their classes, which neither the names of the images nor the truth tell."""
+        found = hashlib.sha256()
+        for entry in self.entries:
+            if isinstance(entry, Entry) and entry.points is not None and entry.labels is not None:
+                found.update(entry.points.tobytes() + entry.labels.tobytes())
+            found.update(b"|")
+        return found.hexdigest()[:16]
 
     # What a format does differently.
 

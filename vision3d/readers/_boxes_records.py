@@ -17,6 +17,8 @@ from vision3d.readers._boxes_points import text_lines
 from vision3d.readers._images import fitted_size
 from vision3d.types.images import BoxTruth, Float, Int
 
+DRAWN = Path("drawn")  # value of the option ``points`` that passes over clicked ones
+
 
 @dataclass(frozen=True)
 class BoxRecord:
@@ -60,7 +62,7 @@ def clicks_file(record: BoxRecord, given: Path | None) -> Path | None:
     if given is None:
         folder = record.root / "points"
         return folder / f"{record.name}.txt" if folder.is_dir() else None
-    if given == Path("drawn"):
+    if given == DRAWN:
         return None
     return (given / "points" if (given / "points").is_dir() else given) / f"{record.name}.txt"
 

@@ -34,6 +34,7 @@ from vision3d.readers._poses import read_text
 from vision3d.readers._source import one_root, parse_source, score, split_source
 
 PEEK = 1 << 16
+FARTHEST_PX = 1e9  # the corners of any box within it are finite
 
 
 def _angle(text: str) -> float:
@@ -124,6 +125,8 @@ def corners_of(item: dict[str, Any], turn: float) -> list[float] | str:
         cx, cy, w, h, angle = map(float, box)  # type: ignore[arg-type]
         if w < 0 or h < 0 or not all(map(math.isfinite, (cx, cy, w, h, angle))):
             return "its bbox holds NaN, infinite or negative numbers"
+        if max(map(abs, (cx, cy, w, h))) > FARTHEST_PX:
+            return "its bbox lies beyond all images"
         corners: list[float] = rotated.corners([(cx, cy, w, h, angle * turn)])[0].ravel().tolist()
         return corners
     return "has neither a bbox of 5 numbers (cx, cy, w, h, angle) nor one segmentation of 8"
@@ -159,8 +162,8 @@ def _load(path: Path) -> tuple[list[Listed], dict[Any, str]]:
             listed[item["image_id"]].annotations.append(item)
     except (KeyError, TypeError) as error:
         raise DataError(path, f"an entry lacks a field or refers to an image that is not listed: {error}") from None
-    if len(set(named.values())) < len(named) or len(listed) < len(images or []):
-        raise DataError(path, "a category's name, an image's id or a file_name is there twice or missing")
+    if len(set(named.values())) < len(categories or []) or len(listed) < len(images or []):
+        raise DataError(path, "a category's id or name, an image's id or a file_name is there twice or missing")
     return list(listed.values()), named
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vision3d.contracts import DataConfig, ReaderSpec
 from vision3d.errors import ConfigError, DataError
+from vision3d.readers._boxes_images import name_problem
 from vision3d.readers._images import read_image
 from vision3d.readers._source import IMAGE_SUFFIXES, list_images, parse_source, split_source
 from vision3d.types import LabeledImage
@@ -17,7 +18,7 @@ class PicturesReader:
     """Images by name, without points or boxes. Implements :class:`vision3d.contracts.Reader`.
 
     Raises:
-        DataError: there is no image, or two have one name up to the suffix.
+        DataError: there is no image, two have one name up to the suffix, or a name is not UTF-8.
         ConfigError: a split or a truth is asked for.
     """
 
@@ -38,6 +39,9 @@ class PicturesReader:
         self.name = root.stem if root.is_file() else root.resolve().name
         seen: dict[str, Path] = {}
         for file in self.files:
+            wrong = name_problem(file)
+            if wrong is not None:
+                raise wrong
             if file.stem in seen:
                 raise DataError(file, f"has the name of {seen[file.stem].name} up to the suffix; rename one")
             seen[file.stem] = file
