@@ -10,7 +10,7 @@ from typing import Any
 from detection import config as options
 from detection.training.config import TrainConfig
 from vision3d.contracts import PipelineSpec
-from vision3d.errors import UserError
+from vision3d.errors import DataError, UserError
 
 TINY = TrainConfig(steps=2, batch=1, crop=96)
 
@@ -71,10 +71,13 @@ def results_given(config: options.DetectionsConfig) -> Path | None:
     """No model ever.
 
     Raises:
-        UserError: there is no file of results.
+        UserError: no file of results is named.
+        DataError: it is not there.
     """
     if config.results is None:
         raise UserError("pipeline 'detections' needs --results, a zip or folder of Task1_<class>.txt files")
+    if not config.results.exists():
+        raise DataError(config.results, "no such file or folder of results")
     return None
 
 

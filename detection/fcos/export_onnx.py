@@ -144,15 +144,35 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _differences(module: nn.Module, session: Any, images: np.ndarray) -> np.ndarray:
-    """The largest differences of boxes (relative to a box's long side, angles in radians) and of scores."""
+def _differences(module: Exported, session: Any, images: np.ndarray) -> np.ndarray:
+    """The largest differences of boxes (relative to a box's long side, angles as far as they are sure) and scores."""
     with torch.inference_mode():
+        answers = module.net(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
         boxes, scores = (value.double().numpy() for value in module(torch.from_numpy(images)))
+        codes = answers.codes.double().numpy()
     found_boxes, found_scores = session.run(["boxes", "scores"], {"images": images})
     if found_boxes.shape != boxes.shape or found_scores.shape != scores.shape:
         return np.full(2, np.inf)
     apart = np.abs(found_boxes - boxes)
     apart[..., :4] /= np.maximum(boxes[..., 2:4].max(-1, keepdims=True), 1)
-    # Where the code's length is near 0, or its phase at the border, the angle is any of two: compare axes.
-    apart[..., 4] = np.abs(np.sin(found_boxes[..., 4] - boxes[..., 4]))
+    apart[..., 4] = _angles_apart(found_boxes[..., 4], boxes[..., 4], codes)
     return np.array([apart.max(), np.abs(found_scores - scores).max()])
+
+
+def _angles_apart(found: np.ndarray, angles: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Differences of axes in radians, as differences of the codes (..., 6) that they come from.
+
+    A rounding error in a code moves its angle by as much more as the code is shorter than 1, and turns it by 90
+    degrees where the coarse and the fine part are 45 degrees apart; a network that has learnt little has such codes
+    everywhere, and both answers are then right.
+    """
+    steps = 2 * np.pi * np.arange(3) / 3
+    parts = [codes[..., k : k + 3] @ np.stack([np.cos(steps), -np.sin(steps)], -1) / 1.5 for k in (0, 3)]
+    coarse_length, fine_length = (np.minimum(np.linalg.norm(part, axis=-1), 1) for part in parts)
+    coarse, fine = (np.arctan2(part[..., 1], part[..., 0]) / f for part, f in zip(parts, (2, 4)))
+    turns = (coarse - fine) / (np.pi / 2)
+    to_tie = np.abs(np.abs(turns - np.round(turns)) - 0.5) * np.pi / 2
+    quarters = np.round((found - angles) / (np.pi / 2))
+    turned = quarters % 2 != 0  # half turns are the same axis
+    apart = np.abs(found - angles - quarters * np.pi / 2) * fine_length
+    return np.asarray(np.maximum(apart, np.where(turned, to_tie * np.minimum(coarse_length, fine_length), 0)))

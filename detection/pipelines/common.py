@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from detection.config import OutputConfig
 from detection.problem import Detections
-from vision3d.errors import DataError
+from vision3d.errors import DataError, UserError
 from vision3d.types import BoxResult, BoxTruth, Exhibit, LabeledImage, Metric
 
 C = TypeVar("C", bound=OutputConfig)
@@ -110,15 +110,18 @@ def require_classes(sample: LabeledImage, classes: tuple[str, ...], used: NDArra
         classes of the data that the model was not taught.
 
     Raises:
-        DataError: the two have no class in common, or the model does not know one that is used.
+        UserError: the two have no class in common.
+        DataError: the model does not know a class that is used.
     """
     unknown = [name for name in sample.classes if name not in classes]
     needed = set(unknown) if used is None else {sample.classes[label] for label in used}
     missing = [name for name in unknown if name in needed]
-    if missing and (used is not None or len(unknown) == len(sample.classes)):
-        raise DataError(
-            sample.name,
-            f"class '{missing[0]}' of the data is unknown to the model, which was taught: {', '.join(classes)}; "
-            "name the data's classes alike by ?classes=...",
-        )
+    text = (
+        f"class '{unknown[0] if unknown else ''}' of the data is unknown to the model, which was taught: "
+        f"{', '.join(classes)}; name the data's classes alike by ?classes=..."
+    )
+    if unknown and len(unknown) == len(sample.classes):
+        raise UserError(text)  # all images alike
+    if used is not None and missing:
+        raise DataError(sample.name, text.replace(unknown[0], missing[0], 1))
     return unknown

@@ -73,7 +73,11 @@ def read_document(folder: Path, name: str, method: str) -> dict[str, Any]:
     if document["schema"] != SCHEMA:
         raise DataError(path, f"has schema {document['schema']}, and this version of vision3d reads {SCHEMA}")
     if document["method"] != method:
-        raise DataError(path, f"describes a network of '{document['method']}', not of '{method}'")
+        raise DataError(
+            path,
+            f"describes a network of '{document['method']}', not of '{method}'; name its method, e.g. by "
+            f"--labeller.method {document['method']}",
+        )
     return document
 
 

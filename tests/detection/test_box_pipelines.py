@@ -20,7 +20,7 @@ from detection.pipelines.pseudo import PseudoPipeline
 from detection.training.config import TrainConfig
 from vision3d.cli import main
 from vision3d.contracts import DataConfig
-from vision3d.errors import DataError
+from vision3d.errors import DataError, UserError
 from vision3d.readers.aerial import SPEC
 from vision3d.types import BoxTruth, LabeledImage
 
@@ -109,8 +109,14 @@ def test_a_model_of_another_method_or_of_other_classes_is_refused(tmp_path: Path
         PseudoPipeline(PseudoBoxesConfig(labeller=labeller("layout"))).load(tmp_path)
     model = PseudoPipeline(config).load(tmp_path)
     sample = replace(reader[0], classes=tuple(f"zebra-{name}" for name in reader[0].classes))
-    with pytest.raises(DataError, match=r"class 'zebra-.*' of the data is unknown to the model"):
+    with pytest.raises(UserError, match=r"class 'zebra-.*' of the data is unknown to the model"):
         PseudoPipeline(config).step(model, sample)
+    unused = replace(reader[0], classes=(*reader[0].classes, "zebra"))
+    result = PseudoPipeline(config).step(model, unused)  # a class that no point has does no harm
+    assert result.status == "ok"
+    assert unused.labels is not None
+    with pytest.raises(DataError, match="class 'zebra' of the data is unknown to the model"):
+        PseudoPipeline(config).step(model, replace(unused, labels=np.full_like(unused.labels, len(unused.classes) - 1)))
     (tmp_path / "labeller.safetensors").write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"labeller\.safetensors"):
         PseudoPipeline(config).load(tmp_path)

@@ -12,7 +12,7 @@ import torch
 
 from detection.fcos.config import FcosConfig
 from detection.fcos.detector import FcosDetector, suppressed
-from detection.fcos.export_onnx import export_onnx
+from detection.fcos.export_onnx import _angles_apart, export_onnx
 from detection.fcos.network import FcosNet
 from detection.networks.config import BackboneConfig
 from vision3d.errors import ConfigError, MissingExtraError
@@ -59,3 +59,22 @@ def test_without_the_packages_one_line_says_what_to_install(tmp_path: Path, monk
 def test_sizes(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be a multiple of 32"):
         export_onnx(network(), tmp_path / "detector.onnx", 100)
+
+
+def test_angles_are_compared_as_far_as_their_codes_are_sure() -> None:
+    rng = np.random.default_rng(0)
+    angles = rng.uniform(-1.5, 1.5, 500)
+    steps = 2 * np.pi * np.arange(3) / 3
+    code = np.concatenate([np.cos(f * angles[:, None] + steps) for f in (2, 4)], 1)
+    assert _angles_apart(angles + np.pi, angles, code).max() < 1e-9  # the same axis
+    np.testing.assert_allclose(_angles_apart(angles + 1e-3, angles, code), 1e-3, rtol=1e-3)
+    assert _angles_apart(angles + np.pi / 2, angles, code).min() > 0.1
+    # A code of no length knows no angle: any answer is right.
+    assert _angles_apart(angles + 0.3, angles, 1e-6 * code).max() < 1e-5
+
+
+def test_a_network_that_has_learnt_nothing_is_exported(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    net = FcosNet(FcosConfig(), BackboneConfig(width=8, channels=16), ("a", "b"))
+    facts = export_onnx(net, tmp_path / "net.onnx", 64)
+    assert facts["box_difference"] < 1e-4

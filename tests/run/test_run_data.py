@@ -75,7 +75,9 @@ def test_readers_are_named_by_option_or_prefix(toys: Path, numbers: Callable[...
 
 def test_bad_samples_stop_unless_they_are_outside_the_selection(toys: Path, numbers: Callable[..., Path]) -> None:
     folder = numbers(6, row2=["n002", "absent", 1.0], row4=["n004", "absent", 1.0])
-    with pytest.raises(UserError, match=r"n002 has no entry \(and 1 more\); --skip-bad leaves such samples out"):
+    with pytest.raises(
+        UserError, match=r"n002 has no entry \(and 1 more\); --skip-bad leaves out and counts what is bad"
+    ):
         opened(folder)
     assert len(opened(folder, select="1::2")[0]) == 3
     reader, _ = opened(folder, skip_bad=True, select="2:")

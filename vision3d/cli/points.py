@@ -139,9 +139,10 @@ def _source(options: Any) -> Source:
 
 
 def _folder_source(folder: Path, options: Any) -> Source:
-    from vision3d.readers._boxes_images import images_by_name
+    from vision3d.readers._boxes_images import images_by_name, name_problem
 
     found, problems = images_by_name([folder])
+    problems += [problem for path in found.values() if (problem := name_problem(path)) is not None]
     if problems:
         raise problems[0]
     root = folder.parent if folder.name == "images" else folder

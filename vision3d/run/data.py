@@ -98,7 +98,7 @@ def open_data(
     if selected.bad and not config.skip_bad:
         first, *others = selected.bad.values()
         more = f" (and {len(others)} more)" if others else ""
-        raise UserError(f"{first}{more}; --skip-bad leaves such samples out and counts them")
+        raise UserError(f"{first}{more}; --skip-bad leaves out and counts what is bad")
     return OpenData(selected, spec, source)
 
 
@@ -203,13 +203,17 @@ def data_identity(reader: Reader, with_truth: bool = True) -> dict[str, Any]:
     """What a run's results depend on in its data, but for the pixels: names in order and their truths.
 
     Truths are looked at one by one. Where each takes long to compute, a reader may have ``truth_identity``, a text
-    from which, with the names, all of them follow (the recipe of generated scenes, say): then none is looked at.
+    from which, with the names, all of them follow (the recipe of generated scenes, say): then none is looked at. What
+    samples carry besides pixels (clicked points, say) is told by a reader's ``points_identity``.
 
     Args:
         with_truth: off for a run that measures nothing: a truth may cost hours (structure from motion).
     """
     names = [reader.key(i) for i in range(len(reader))]
     identity = {"dataset": reader.name, "samples": f"{len(names)} ({digest(names)[:16]})"}
+    points = getattr(reader, "points_identity", "")
+    if points:
+        identity["points"] = points
     if not with_truth:
         return identity
     recipe = getattr(reader, "truth_identity", "")

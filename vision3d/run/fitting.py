@@ -130,7 +130,12 @@ class Fit:
         self.console.log_to(work / "log.txt")
         try:
             card = self._fit(work, data, started_s)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, UserError) and not any((work / "cache").glob("*")):
+                # Nothing was computed that the mended command could go on from.
+                self.console.log_to(None)
+                shutil.rmtree(work)
+                raise
             self.console.note(
                 f"unfinished; the same command goes on from what {work.relative_to(self.out.absolute().parent)} holds"
             )

@@ -95,7 +95,7 @@ def _read(reader: Reader, index: int, pipeline: Pipeline, policy: Policy) -> tup
         except DataError as error:
             sample, problem = None, str(error)
     if problem and not policy.skip_bad:
-        raise UserError(f"{problem}; --skip-bad counts such samples as failures and goes on")
+        raise UserError(f"{problem}; --skip-bad counts what is bad and goes on")
     return sample, (time.perf_counter() - start_s) * 1e3, problem
 
 

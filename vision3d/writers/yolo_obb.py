@@ -50,7 +50,7 @@ def finish(folder: Path, names: Sequence[str]) -> list[Path]:
 
 SPEC = WriterSpec(
     name="yolo-obb",
-    summary="images/*.png, labels/*.txt (class and four corners, relative) and data.yaml",
+    summary="images/*.png, labels/*.txt (class and four corners, relative) and data.yaml; difficult is lost",
     samples="LabeledImage",
     write=write,
     finish=finish,
