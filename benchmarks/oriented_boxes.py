@@ -74,7 +74,8 @@ def one(vision3d: Commands, method: str, seed: int, options: argparse.Namespace)
     steps = {"untrained": 0, "watershed": 0}.get(method, options.label_steps)
     labeller = ["--labeller.method", "seed" if method == "untrained" else method]
     labeller += ["--labeller.train.steps", str(steps), *OPTIONS.get(method, [])]
-    name = f"{method}-{seed}-{hashlib.sha256(json.dumps([data, vars(options)], default=str).encode()).hexdigest()[:6]}"
+    about = [data, held_out, options.label_steps, options.detector_steps, options.threads]
+    name = f"{method}-{seed}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:6]}"
     labels, detector = f"models/labels-{name}", f"models/detector-{name}"
     quiet = ["--pictures", "0", "--threads", str(options.threads)]
     fitted = vision3d("fit", "pseudo-boxes", data, "--split", "train", "--out", labels, *common, *labeller)
@@ -98,7 +99,7 @@ def spread(values: list[float], digits: int = 2) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", nargs="+", default=["untrained", "watershed", "seed", "layout"], choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=["untrained", "seed", "layout"], choices=METHODS)
     parser.add_argument("--data", default="aerial:mixed", help="generated scenes, without their number and seed")
     parser.add_argument("--scenes", type=int, default=96, help="training scenes")
     parser.add_argument("--held-out", type=int, default=48, help="scenes that nothing was trained on")

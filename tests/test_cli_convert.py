@@ -50,7 +50,7 @@ def test_samples_and_their_truth_are_written(run: Any, numbers: Callable[..., Pa
 def test_options_choose_samples_and_bad_ones_are_counted(run: Any, numbers: Callable[..., Path]) -> None:
     data = numbers(6, row1=["n001", None, 4.0], row4=["n004", "absent", 10.0])
     _, err = run(data, "out", "--to", "lines", code=2)
-    assert "n004 has no entry; --skip-bad leaves such samples out" in err
+    assert "n004 has no entry; --skip-bad leaves out and counts what is bad" in err
     _, err = run(data, "out", "--to", "lines", "--select", ":3", code=2)
     assert err.splitlines()[-1].endswith("n001 cannot be read; --skip-bad leaves such samples out and counts them")
     assert not list(Path().glob("*out*"))
