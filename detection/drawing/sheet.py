@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +61,16 @@ def verdict_sheet(
 ) -> Picture:
     """(h, w, 3) uint8 RGB: boxes in the colours of what became of them, missed objects dashed.
 
+    Only detections of ``config.confusion_score`` and more are shown, as in the confusion matrix: the many weak ones,
+    which average precision needs, would hide everything.
+
     Raises:
         UserError: as :func:`detection.metrics.image.score_image`.
     """
+    least = (config or MetricsConfig()).confusion_score
+    if result.boxes is not None and result.scores is not None and result.labels is not None and result.ids is None:
+        sure = result.scores >= least
+        result = replace(result, boxes=result.boxes[sure], scores=result.scores[sure], labels=result.labels[sure])
     judged = verdicts(result, truth, config)
     frame = Frame.around(sample.image)
     if result.boxes is not None:
@@ -72,7 +79,8 @@ def verdict_sheet(
     counts = judged.counts()
     keys = [Key(f"{kind} {counts[kind]}", VERDICT_COLORS[kind]) for kind in VERDICTS if counts[kind]]
     keys.append(Key(f"missed {len(judged.missed)}", TRUE, "dashed"))
-    return with_legend(frame.picture, f"{sample.name} · detections by what became of them", keys)
+    title = f"{sample.name} · detections of score {least:g} and more by what became of them"
+    return with_legend(frame.picture, title, keys)
 
 
 def overlay_sheet(sample: LabeledImage, pseudo: BoxResult, truth: BoxTruth) -> Picture:
