@@ -135,7 +135,7 @@ def test_schedule() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"steps": 0}, "train.steps is 0"),
+        ({"steps": -1}, "train.steps is -1"),
         ({"drops": (0.9, 0.5)}, "train.drops"),
         ({"drops": (0.0,)}, "train.drops"),
         ({"crop": 8}, "train.crop is 8"),
@@ -160,3 +160,11 @@ def test_to_device_walks_through_containers() -> None:
     assert moved["a"][1][0].device.type == "meta"
     assert moved["a"][1][1] == "text"
     assert moved["b"] == 3
+
+
+def test_no_steps_leave_the_network_as_it_is() -> None:
+    task = LineTask()
+    before = {name: value.clone() for name, value in task.net.state_dict().items()}
+    facts = train(task, config(steps=0), Context(), "line")
+    assert facts["steps"] == 0
+    assert all(torch.equal(value, before[name]) for name, value in task.net.state_dict().items())
