@@ -18,8 +18,10 @@ from detection.pipelines.common import BoxPipeline
 from detection.pipelines.detector import DetectorPipeline
 from detection.pipelines.pseudo import label_sample, load_labelling, save_labelling, short_facts
 from detection.problem import Detections
+from detection.training.loop import choose_device
 from detection.training.store import save_network
 from vision3d.contracts import FitContext, Reader
+from vision3d.nn.team import connected
 from vision3d.types import BoxResult, BoxTruth, LabeledImage
 
 PSEUDO = "pseudo boxes"
@@ -43,6 +45,10 @@ class ChainPipeline(BoxPipeline[ChainConfig]):
 
     def fit(self, train: Reader, out: Path, context: FitContext) -> None:
         """The labeller, its boxes, the detector: each is taken up where an earlier run left it."""
+        with connected(choose_device(self.config.detector.train.device)):
+            self._fit(train, out, context)
+
+    def _fit(self, train: Reader, out: Path, context: FitContext) -> None:
         labelling = self._labelling(train, context)
         save_labelling(out, labelling, self.config.labeller.method)
         found = pseudo_boxes(labelling, train, context)

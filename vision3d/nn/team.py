@@ -88,6 +88,26 @@ class Team:
 
 
 @contextmanager
+def connected(device: torch.device) -> Iterator[None]:
+    """One connection of the processes for several trainings in a row, each of which then finds it in :func:`join`.
+
+    To leave and to join anew on the same port may wait for ever: one process can reach the connection that another is
+    about to close.
+    """
+    if world_size() == 1 or not dist.is_available() or dist.is_initialized():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+        dist.barrier()  # who leaves while another still talks to it may abort
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
 def join(net: nn.Module) -> Iterator[Team]:
     """The team of this process, and the network moved to where it computes: under torchrun with CUDA, each its card.
 
