@@ -12,11 +12,9 @@ from detection.pointobb.network import PointObbNet
 from detection.pointobb.refine import mean_angles
 from detection.pointobb.schedule import Phase
 from detection.pointobb.views import original, pad_to_multiple
-from detection.pointobb.windows import label_in_windows
+from detection.pointobb.windows import label_with_network
 from detection.problem import Float, Image, Int
 from vision3d.geometry import rotated
-
-WINDOW, OVERLAP = 1536, 384  # pixels
 
 
 class PointObbLabeller:
@@ -32,14 +30,7 @@ class PointObbLabeller:
 
     def label(self, image: Image, points: Float, labels: Int) -> tuple[Float, Float]:
         """(H, W, 3) uint8, (N, 2) pixels, (N,) classes -> (N, 5) le90 boxes and (N,) scores, rows as given."""
-        if not len(points):
-            return np.zeros((0, 5)), np.zeros(0)
-        training = self.net.training
-        self.net.eval()
-        try:
-            return label_in_windows(image, points, labels, WINDOW, OVERLAP, self._label)
-        finally:
-            self.net.train(training)
+        return label_with_network(self.net, image, points, labels, self._label)
 
     @torch.no_grad()
     def _label(self, image: Image, points: Float, labels: Int) -> tuple[Float, Float]:

@@ -6,8 +6,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from torch import nn
 
 from detection.problem import Float, Image, Int
+
+WINDOW, OVERLAP = 1536, 384  # pixels
+
+
+def label_with_network(
+    net: nn.Module, image: Image, points: Float, labels: Int, one: Callable[[Image, Float, Int], tuple[Float, Float]]
+) -> tuple[Float, Float]:
+    """:func:`label_in_windows` of 1536 px with the network in eval mode; it is left in the mode that it was in."""
+    if not len(points):
+        return np.zeros((0, 5)), np.zeros(0)
+    training = net.training
+    net.eval()
+    try:
+        return label_in_windows(image, points, labels, WINDOW, OVERLAP, one)
+    finally:
+        net.train(training)
 
 
 def label_in_windows(

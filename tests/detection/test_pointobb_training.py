@@ -199,7 +199,7 @@ def test_a_padded_crop_knows_where_its_content_ends() -> None:
 
 def test_labels_of_a_large_image_come_from_windows_at_the_sizes_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first bag follows the training crop, whatever the size of the image."""
-    from detection.pointobb import labeller
+    from detection.pointobb import windows
 
     task = made(seed_faithful(SMALL))
     task.net.progress.fill_(0.5)
@@ -208,8 +208,8 @@ def test_labels_of_a_large_image_come_from_windows_at_the_sizes_of_training(monk
     assert sample.points is not None
     assert sample.labels is not None
     whole = PointObbLabeller(task.net).label(sample.image, sample.points, sample.labels)[0]
-    monkeypatch.setattr(labeller, "WINDOW", 128)
-    monkeypatch.setattr(labeller, "OVERLAP", 64)
+    monkeypatch.setattr(windows, "WINDOW", 128)
+    monkeypatch.setattr(windows, "OVERLAP", 64)
     cut = PointObbLabeller(task.net).label(sample.image, sample.points, sample.labels)[0]
     assert cut.shape == whole.shape
     assert np.abs(cut[:, :2] - whole[:, :2]).max() < 40

@@ -28,7 +28,7 @@ from vision3d.readers._boxes_objects import Objects, duplicates, judge
 from vision3d.readers._boxes_points import Clicks, drawn_points, matched_rows, place_clicks, read_clicks
 from vision3d.readers._boxes_records import DRAWN, BoxRecord, Entry, clicks_file, fitted, require_unique
 from vision3d.readers._images import resize_image
-from vision3d.readers._source import bounded, flag, split_source
+from vision3d.readers._source import bounded, flag, selected, split_source
 from vision3d.types.images import BoxTruth, Float, Int, LabeledImage
 
 REMEDY = "?classes=a,b,c names the classes, ?classes=auto takes those of the labels"
@@ -115,7 +115,9 @@ class BoxReader:
         self.classes, self._others = self._choose(classes, listed, clicks)
         entries = [self._entry(*parts) for parts in zip(records, listed, clicks)]
         self._tell()
-        chosen = _selected(len(records), config.select, name)
+        if not records:
+            raise DataError(name, "holds no images")
+        chosen = selected(len(records), config.select, f"images of {name}")
         self.records = tuple(records[row] for row in chosen)
         self.entries = [entries[row] for row in chosen]
         self.bad: Mapping[int, str] = {i: str(e) for i, e in enumerate(self.entries) if isinstance(e, DataError)}
@@ -257,22 +259,6 @@ class BoxReader:
             self.notes += (f"{len(self._left_out)} bad labels left out: {shown}{more}",)
         if self._foreign:
             self.notes += (f"{self._foreign} objects of other classes left out ({', '.join(sorted(self._others))})",)
-
-
-def _selected(count: int, select: str, name: str) -> range:
-    """``START:STOP:STEP`` of the positions 0 .. ``count`` - 1."""
-    if not count:
-        raise DataError(name, "holds no images")
-    try:
-        parts = [int(part) if part.strip() else None for part in select.split(":")]
-        if not 2 <= len(parts) <= 3:
-            raise ValueError
-        chosen = range(count)[slice(*parts)]
-    except ValueError:
-        raise ConfigError(f"select '{select}' is not START:STOP:STEP, e.g. '::2' or '1::2' or ':100'") from None
-    if not chosen:
-        raise ConfigError(f"select '{select}' leaves none of the {count} images of {name}")
-    return chosen
 
 
 def check_boxes(open_reader: Callable[[str, DataConfig], Reader], source: str) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from vision3d.errors import DataError
+from vision3d.errors import ConfigError, DataError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
@@ -60,6 +60,40 @@ def bounded(kind: Callable[[str], Any], low: float, high: float) -> Callable[[st
         if not low <= value <= high:
             raise ValueError(f"must lie between {low:g} and {high:g}")
         return value
+
+    return parse
+
+
+def selected(count: int, select: str, what: str) -> range:
+    """``START:STOP:STEP`` of the positions 0 .. ``count`` - 1.
+
+    Args:
+        what: is counted, for the message: ``scenes``, ``images of NAME``.
+
+    Raises:
+        ConfigError: the text is no slice, or it selects nothing.
+    """
+    try:
+        parts = [int(part) if part.strip() else None for part in select.split(":")]
+        if not 2 <= len(parts) <= 3:
+            raise ValueError
+        chosen = range(count)[slice(*parts)]
+    except ValueError:
+        raise ConfigError(f"select '{select}' is not START:STOP:STEP, e.g. '::2' or '1::2' or ':100'") from None
+    if not chosen:
+        raise ConfigError(f"select '{select}' leaves none of the {count} {what}")
+    return chosen
+
+
+def between(most: int) -> Callable[[str], tuple[int, int]]:
+    """A reader of ``N`` or ``LOW-HIGH``, whole numbers from 1 to ``most``."""
+
+    def parse(text: str) -> tuple[int, int]:
+        low, _, high = text.partition("-")
+        limits = int(low), int(high or low)
+        if not 1 <= limits[0] <= limits[1] <= most:
+            raise ValueError(f"must be a number or LOW-HIGH within 1 and {most}")
+        return limits
 
     return parse
 

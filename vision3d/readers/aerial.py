@@ -28,8 +28,7 @@ import numpy as np
 
 from vision3d.contracts import DataConfig, ReaderSpec
 from vision3d.errors import ConfigError, DataError
-from vision3d.readers._source import bounded, parse_source
-from vision3d.readers.bodies import _selected, between
+from vision3d.readers._source import between, bounded, parse_source, selected
 from vision3d.types.images import BoxTruth, LabeledImage
 
 PRESETS = ("mixed", "dense", "sparse")
@@ -109,7 +108,7 @@ class AerialReader:
         # All truths follow from it, so that nobody has to compute them to tell two data sets apart.
         self.truth_identity = f"{preset} {sorted(self.options.items(), key=str)} {config.split}"
         self.bad: Mapping[int, str] = {}
-        self.numbers = _selected(self.options["scenes"], config.select)
+        self.numbers = selected(self.options["scenes"], config.select, "scenes")
         self._kept: OrderedDict[int, tuple[LabeledImage, BoxTruth]] = OrderedDict()
 
     def __len__(self) -> int:

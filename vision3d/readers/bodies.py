@@ -29,24 +29,11 @@ import numpy as np
 
 from vision3d.contracts import DataConfig, ReaderSpec
 from vision3d.errors import ConfigError, DataError
-from vision3d.readers._source import bounded, flag, parse_source
+from vision3d.readers._source import between, bounded, flag, parse_source, selected
 from vision3d.types.clouds import CloudPair, FlowTruth
 
 SPLITS = ("all", "train", "val", "test")
 KEPT = 8  # scenes in memory: the sample and the truth of one are mostly asked for one after the other
-
-
-def between(most: int) -> Callable[[str], tuple[int, int]]:
-    """A reader of ``N`` or ``LOW-HIGH``, whole numbers from 1 to ``most``."""
-
-    def parse(text: str) -> tuple[int, int]:
-        low, _, high = text.partition("-")
-        limits = int(low), int(high or low)
-        if not 1 <= limits[0] <= limits[1] <= most:
-            raise ValueError(f"must be a number or LOW-HIGH within 1 and {most}")
-        return limits
-
-    return parse
 
 
 Parsers = dict[str, Callable[[str], Any]]
@@ -123,7 +110,7 @@ class BodiesReader:
                 raise DataError("bodies:fragments", "add ?fragments=FOLDER, a folder with .npy clouds of shape (N, 3)")
             fragment_files(self.options["fragments"])
         self.bad: Mapping[int, str] = {}
-        self.numbers = _selected(self.options["scenes"], config.select)
+        self.numbers = selected(self.options["scenes"], config.select, "scenes")
         self._kept: OrderedDict[int, tuple[CloudPair, FlowTruth]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -190,20 +177,6 @@ class BodiesReader:
         if preset == "street":
             options |= {name: GROUND_TOO * self.options[name] for name in ("points", "target_points")}
         return preset, options
-
-
-def _selected(count: int, select: str) -> range:
-    """``START:STOP:STEP`` of the scenes 0 .. ``count`` - 1."""
-    try:
-        parts = [int(part) if part.strip() else None for part in select.split(":")]
-        if not 2 <= len(parts) <= 3:
-            raise ValueError
-        chosen = range(count)[slice(*parts)]
-    except ValueError:
-        raise ConfigError(f"select '{select}' is not START:STOP:STEP, e.g. '::2' or '1::2' or ':100'") from None
-    if not chosen:
-        raise ConfigError(f"select '{select}' leaves none of the {count} scenes")
-    return chosen
 
 
 def match(source: str) -> float:

@@ -12,10 +12,8 @@ from detection.pointobb.class_map.config import ClassMapConfig
 from detection.pointobb.class_map.network import ClassMapNet
 from detection.pointobb.class_map.walk import sample, walk
 from detection.pointobb.views import pad_to_multiple
-from detection.pointobb.windows import label_in_windows
+from detection.pointobb.windows import label_with_network
 from detection.problem import Float, Image, Int
-
-WINDOW, OVERLAP = 1536, 384  # pixels
 
 
 class ClassMapLabeller:
@@ -26,14 +24,7 @@ class ClassMapLabeller:
 
     def label(self, image: Image, points: Float, labels: Int) -> tuple[Float, Float]:
         """(H, W, 3) uint8, (N, 2) pixels, (N,) classes -> (N, 5) le90 boxes and (N,) scores in [0, 1], in order."""
-        if not len(points):
-            return np.zeros((0, 5)), np.zeros(0)
-        training = self.net.training
-        self.net.eval()
-        try:
-            return label_in_windows(image, points, labels, WINDOW, OVERLAP, self._label)
-        finally:
-            self.net.train(training)
+        return label_with_network(self.net, image, points, labels, self._label)
 
     @torch.no_grad()
     def _label(self, image: Image, points: Float, labels: Int) -> tuple[Float, Float]:

@@ -13,12 +13,11 @@ from detection.pointobb.layout.config import LayoutConfig
 from detection.pointobb.layout.network import LayoutNet
 from detection.pointobb.layout.voronoi import spacing
 from detection.pointobb.views import pad_to_multiple
-from detection.pointobb.windows import label_in_windows
+from detection.pointobb.windows import OVERLAP, WINDOW, label_in_windows, label_with_network
 from detection.problem import Float, Image, Int
 from vision3d.geometry import rotated
 from vision3d.geometry.rotated import gaussian
 
-WINDOW, OVERLAP = 1536, 384  # pixels
 SMALLEST = 2.0  # side in pixels of a box that stands in for none
 MIRRORS = ((False, False), (True, False), (False, True), (True, True))  # left-right, up-down
 
@@ -36,14 +35,7 @@ class LayoutLabeller:
 
     def label(self, image: Image, points: Float, labels: Int) -> tuple[Float, Float]:
         """(H, W, 3) uint8, (N, 2) pixels, (N,) classes -> (N, 5) le90 boxes and (N,) scores in [0, 1], in order."""
-        if not len(points):
-            return np.zeros((0, 5)), np.zeros(0)
-        training = self.net.training
-        self.net.eval()
-        try:
-            return label_in_windows(image, points, labels, WINDOW, OVERLAP, self._label)
-        finally:
-            self.net.train(training)
+        return label_with_network(self.net, image, points, labels, self._label)
 
     @torch.no_grad()
     def _label(self, image: Image, points: Float, labels: Int) -> tuple[Float, Float]:
